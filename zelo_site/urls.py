@@ -80,6 +80,11 @@ urlpatterns = [
     path("p/<slug:slug>/settings/", settings.settings_page, name="settings"),
     path("p/<slug:slug>/webhooks/", webhooks.webhooks_page, name="webhooks"),
     path("p/<slug:slug>/webhooks/<int:webhook_id>/", webhooks.webhook_page, name="webhook"),
+    path(
+        "p/<slug:slug>/webhooks/<int:webhook_id>/deliveries/<int:delivery_id>/send/",
+        webhooks.send_delivery,
+        name="send-delivery",
+    ),
     path("p/<slug:slug>/webhooks/<int:webhook_id>/<slug:move>/", webhooks.move_webhook, name="move-webhook"),
     path("p/<slug:slug>/archive/", archive.export_archive, name="export-archive"),
     path("p/<slug:slug>/delete/", deletion.delete_project_page, name="delete-project"),

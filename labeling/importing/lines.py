@@ -174,6 +174,8 @@ def _check_content(head: bytes) -> None:
     for start, what, remedy in _SIGNATURES:
         if head.startswith(start) and (len(start) > 4 or _is_binary(head)):
             raise _refused(f"is {what}", remedy)
+    if head[257:262] == b"ustar":
+        raise _refused("is a tar archive", "unpack it, and import the file inside, or its folder as a zip archive")
     if encoding := _encoding(head):
         raise _refused(f"is encoded as {encoding}", "save or convert the file as UTF-8")
     if head.lstrip()[:20].lower().startswith(_PAGES):
@@ -247,6 +249,21 @@ def _without_marks(body: bytes) -> bytes:
     while (bare := body.removeprefix(_BOM).removeprefix(_CTRL_Z)) != body:
         body = bare
     return body.rstrip(_CTRL_Z)
+
+
+def is_spread(body: bytes) -> bool:
+    """Whether a line opens a JSON object that goes on in the next lines."""
+    return body.strip() == b"{"
+
+
+def spread_over_lines(line: int) -> RowError:
+    """The error of a JSON object with line ends, where each line must be one."""
+    return RowError(
+        "opens a JSON object that goes on in the next lines",
+        line=line,
+        expectation="each object on one line",
+        remedy="write the objects without line ends, for example with jq -c, or as one JSON array",
+    )
 
 
 def _skip_to_line_end(reader: IO[bytes], piece: bytes) -> None:

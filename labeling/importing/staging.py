@@ -17,7 +17,7 @@ from labeling.importing.answers.staging import StagedAnswers
 from labeling.importing.formats import Row, RowChecks, RowError
 from labeling.importing.left_out import LeftOutRows
 from labeling.importing.replacing import replace_first_stage, replace_texts
-from labeling.importing.strict_json import printable
+from labeling.importing.strict_json import quoted
 from labeling.importing.summary import ImportFailed, ImportSummary
 from labeling.importing.unmatched_grades import attach_grades
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
@@ -391,7 +391,7 @@ def _refuse_other_text(
     if not found:
         return staged
     for line, external_id in found:
-        problem = f"the {what} {printable(external_id)!r} has a different text in the project"
+        problem = f"the {what} {quoted(external_id)} has a different text in the project"
         remedy = "give the changed text a new id, or import into a new project"
         if left_out is None:
             raise ImportFailed(problem, file=file, line=line, field=field, remedy=remedy)

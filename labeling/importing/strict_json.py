@@ -220,3 +220,8 @@ def printable(text: str, limit: int = 80) -> str:
     """Return `text` for a message: short, without control characters or lone surrogates."""
     cut = text[:limit]
     return cut if cut.isprintable() else ascii(cut)[1:-1]
+
+
+def quoted(text: str, limit: int = 80) -> str:
+    """As `printable`, in quotes."""
+    return f"'{printable(text, limit)}'"

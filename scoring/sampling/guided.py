@@ -1,7 +1,7 @@
 """The sampler `guided`: a panel's questions where a student has answered the design, the most worthwhile first.
 
 The mathematics is that of the sampler `adaptive`; a student's answers inform it by their measured weight and leave their pairs
-free to be asked again.
+free to be drawn again.
 """
 
 from __future__ import annotations

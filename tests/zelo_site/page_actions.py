@@ -14,6 +14,7 @@ OVER_REST: dict[str, tuple[str, ...]] = {
     "settings": (f"PATCH {P}", f"PATCH {P}/caps"),
     "webhooks": (f"POST {P}/webhooks",),
     "webhook": (f"PATCH {P}/webhooks/{{webhook_id}}",),
+    "send-delivery": (f"POST {P}/webhooks/{{webhook_id}}/deliveries/{{delivery_id}}/send",),
     "move-webhook": (
         f"POST {P}/webhooks/{{webhook_id}}/test",
         f"POST {P}/webhooks/{{webhook_id}}/secret",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,22 +12,16 @@ from django.test import Client, override_settings
 from sentence_transformers import CrossEncoder
 
 from labeling.access.api_keys import make_token
-from labeling.models import Membership, Project, Role
-from scoring.models import Snapshot
-from scoring.storage.files import Storage, storage
-from tests.factories.frozen import make_frozen, make_scored
+from labeling.models import Membership, Role
+from scoring.storage.files import storage
 from tests.factories.rows import make_project, make_user
+from tests.factories.students.artefacts import store
 from tests.processes.serve import rerank_app, running, served
-from trainer.evaluation import evaluation_files
 from trainer.evaluation.entries import order_of
-from trainer.evaluation.leaderboard import Leaderboard, leaderboard
-from trainer.evaluation.metrics import Reference
-from trainer.models import Evaluation, Reranker
-from trainer.publishing.manifests import EVALUATION, MANIFEST, ManifestBroken, file_checksum, verify
+from trainer.publishing.manifests import MANIFEST, ManifestBroken
 from trainer.serving.addresses import ADDRESSES, RERANK, SCORE
 from trainer.serving.loading import sigmoid
-from trainer.serving.registry import TRAINED, UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
-from workers.jobs.evaluation import evaluate, order_evaluation
+from trainer.serving.registry import UnknownReranker, artefact_folder, artefact_of, find_reranker, full_name
 from zelo_site import reranking
 from zelo_site.pages.rerankers.rerankers import places_apart
 
@@ -57,20 +49,6 @@ def ranking(tmp_path: Path, settings: Any) -> Iterator[None]:
         with running(app, sockets=[listening]):
             yield
     reranking._client.cache_clear()
-
-
-def store(folder: Path, project: Any, name: str = "fish") -> Reranker:
-    location = f"rerankers/{project.slug}/{name}"
-    storage().upload_folder(folder, location)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    return Reranker.objects.create(
-        project=project,
-        name=name,
-        kind=TRAINED,
-        location=location,
-        checksum=file_checksum(folder / MANIFEST),
-        manifest=manifest,
-    )
 
 
 def ask(client: Client, token: str, path: str = "/v1/rerank", **body: Any) -> Any:
@@ -245,126 +223,6 @@ def test_what_is_evaluated_is_what_is_served(published_encoder: Path) -> None:
     scores = model.predict([("goldfish", each) for each in DOCUMENTS], show_progress_bar=False)
     found = order_of(reranker, [])._score("goldfish", DOCUMENTS)  # type: ignore[attr-defined]
     assert [sigmoid(logit) for logit in found] == pytest.approx(scores.tolist(), abs=1e-4)
-
-
-@pytest.mark.django_db(transaction=True)
-def test_what_it_was_found_to_be_worth_stands_beside_it_and_on_the_page(
-    client: Client, published_encoder: Path
-) -> None:
-    owner = make_user("owner")
-    project = make_scored(queries=6, documents=6)
-    Membership.objects.create(project=project, user=owner, role=Role.OWNER)
-    snapshot = make_frozen(project)
-    reranker = store(published_encoder, project)
-    for split in ("test", "dev", "test"):
-        evaluate(order_evaluation(project, snapshot, split, rerankers=[reranker]).pk)
-    folder = storage().local_folder(reranker.location)
-    told = json.loads((folder / EVALUATION).read_text())["evaluations"]
-    assert sorted((each["split"], each["reference"]) for each in told) == [
-        ("dev", "elo"), ("dev", "grades"), ("test", "elo"), ("test", "grades"),
-    ]  # fmt: skip
-    stored = Evaluation.objects.get(reranker=reranker, split="test", reference="grades")
-    own = next(each for each in told if (each["split"], each["reference"]) == ("test", "grades"))
-    assert own["metrics"]["ndcg@10"] == stored.metrics["all"]["ndcg@10"]
-    assert (own["queries"], own["snapshot_sha256"]) == (2, snapshot.checksum)
-    assert verify(folder)["files"].keys() == reranker.manifest["files"].keys()
-    assert EVALUATION in (folder / "merged" / "README.md").read_text()
-    (folder / "merged" / EVALUATION).write_text("{}")
-    with pytest.raises(ManifestBroken, match="not in the manifest"):
-        verify(folder)
-    client.force_login(owner)
-    html = client.get(f"/p/{project.slug}/rerankers/").content.decode()
-    assert "frozen · test · against human grades" in html
-    assert f"{stored.metrics['all']['ndcg@10']['estimate']:.3f}" in html
-    assert "frozen · dev" not in html
-
-
-@pytest.mark.django_db(transaction=True)
-def test_figures_that_cannot_be_written_beside_it_cost_no_evaluation(
-    published_encoder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = make_scored(queries=6, documents=6)
-    snapshot = make_frozen(project)
-    reranker = store(published_encoder, project)
-
-    def refused(self: Storage, path: str, data: bytes) -> str:
-        raise PermissionError(f"{path} is not ours")
-
-    with monkeypatch.context() as refusing:
-        refusing.setattr(Storage, "write_bytes", refused)
-        job = order_evaluation(project, snapshot, "dev", rerankers=[reranker])
-        evaluate(job.pk)
-    job.refresh_from_db()
-    assert (job.state, job.error) == ("finished", "")
-    assert "evaluation.json is not written" in job.message
-    assert Evaluation.objects.filter(reranker=reranker).exists()
-    evaluate(order_evaluation(project, snapshot, "test", rerankers=[reranker]).pk)
-    told = json.loads(storage().read_bytes(f"{reranker.location}/{EVALUATION}"))["evaluations"]
-    assert {each["split"] for each in told} == {"dev", "test"}, "the next proof writes what that one could not"
-
-
-def write_half_and_die(path: str) -> None:
-    """A process that is killed while it writes."""
-    child = os.fork()
-    if child == 0:
-        with storage().writing(path) as stream:
-            stream.write(b"half")
-            os._exit(0)
-    os.waitpid(child, 0)
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("left", [b"", b"no JSON", b'{"format": 1, "evaluations": 7}'])
-def test_what_a_killed_proof_left_is_healed_by_the_next(published_encoder: Path, left: bytes) -> None:
-    project = make_scored(queries=6, documents=6)
-    snapshot = make_frozen(project)
-    reranker = store(published_encoder, project)
-    path = f"{reranker.location}/{EVALUATION}"
-    storage().write_bytes(path, left)
-    write_half_and_die(path)
-    folder = storage().local_folder(reranker.location)
-    with pytest.raises(ManifestBroken, match="unfinished"):
-        verify(folder)
-    evaluate(order_evaluation(project, snapshot, rerankers=[reranker]).pk)
-    assert {each["reference"] for each in json.loads((folder / EVALUATION).read_text())["evaluations"]} == {
-        "elo",
-        "grades",
-    }
-    assert verify(folder)["files"].keys() == reranker.manifest["files"].keys()
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_proof_computes_the_boards_of_its_own_split_and_those_that_a_file_lacks(
-    published_encoder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = make_scored(queries=6, documents=6)
-    snapshots = [make_frozen(project), make_frozen(project, seed=5)]
-    reranker = store(published_encoder, project)
-    path = f"{reranker.location}/{EVALUATION}"
-    computed: list[tuple[int, str]] = []
-
-    def counted(project: Project, snapshot: Snapshot, split: str, reference: Reference) -> Leaderboard:
-        computed.append((snapshot.pk, split))
-        return leaderboard(project, snapshot, split, reference)
-
-    def prove(snapshot: Snapshot, split: str) -> set[tuple[int, str]]:
-        computed.clear()
-        evaluate(order_evaluation(project, snapshot, split, rerankers=[reranker]).pk)
-        return set(computed)
-
-    monkeypatch.setattr(evaluation_files, "leaderboard", counted)
-    first, second = snapshots
-    assert prove(first, "test") == {(first.pk, "test")}
-    assert prove(first, "dev") == {(first.pk, "dev")}
-    assert prove(second, "test") == {(second.pk, "test")}
-    whole = json.loads(storage().read_bytes(path))
-    assert len(whole["evaluations"]) == 6
-    whole["evaluations"][0]["evaluated_at"] = "2020-01-01T00:00:00+00:00"  # a writer died after the evaluation
-    storage().write_bytes(path, json.dumps(whole).encode())
-    assert prove(second, "test") == {(second.pk, "test"), (first.pk, "dev")}
-    storage().write_bytes(path, b"half")
-    assert prove(second, "test") == {(second.pk, "test"), (first.pk, "dev"), (first.pk, "test")}
-    assert len(json.loads(storage().read_bytes(path))["evaluations"]) == 6
 
 
 def test_the_page_lists_forms_with_sizes_and_the_checksum(client: Client, published_encoder: Path) -> None:

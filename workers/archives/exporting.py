@@ -27,12 +27,12 @@ class BadArchiveOrder(ValueError):
 def stream_archive(project: Project, *, people: str = PSEUDONYMS, by: Any = None) -> Iterator[bytes]:
     """The blocks of the project's archive. `people`: whether annotators keep their names, or become person 1, person 2 ...
 
-    Accounts, keys and members are never in it. The call writes the audit entry. Raises BadArchiveOrder.
+    Accounts, keys and members are never in it; of saved views, those of `by`. The call writes the audit entry. Raises BadArchiveOrder.
     """
     if people not in PEOPLE:
         raise BadArchiveOrder(f"people is {people!r}; expected one of {', '.join(PEOPLE)}")
     audit.note("project.exported", project=project, actor=by, subject=project.slug, people=people)
-    return _compressed(_lines(project, people))
+    return _compressed(_lines(project, people, getattr(by, "pk", None)))
 
 
 def write_archive(project: Project, stream: IO[bytes], *, people: str = PSEUDONYMS, by: Any = None) -> int:
@@ -52,7 +52,7 @@ def _compressed(lines: Iterator[bytes]) -> Iterator[bytes]:
     yield bytes(waiting) + packer.flush()
 
 
-def _lines(project: Project, people: str) -> Iterator[bytes]:
+def _lines(project: Project, people: str, user: int | None) -> Iterator[bytes]:
     digest = hashlib.sha256()
     counts: dict[str, int] = {}
     has_snapshot = connection.in_atomic_block  # the caller's transaction, as in tests
@@ -60,14 +60,15 @@ def _lines(project: Project, people: str) -> Iterator[bytes]:
         if not has_snapshot:
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        for line in _content(project, people, counts):
+        for line in _content(project, people, user, counts):
             digest.update(line)
             yield line
     yield _json({"end": True, "rows": counts, "sha256": digest.hexdigest()})
 
 
-def _content(project: Project, people: str, counts: dict[str, int]) -> Iterator[bytes]:
-    sizes = {section.name: _count(section, project) for section in SECTIONS}
+def _content(project: Project, people: str, user: int | None, counts: dict[str, int]) -> Iterator[bytes]:
+    named = {"project": project.pk, "user": user}
+    sizes = {section.name: _count(section, named) for section in SECTIONS}
     yield _json(
         {
             "format": FORMAT,
@@ -82,18 +83,18 @@ def _content(project: Project, people: str, counts: dict[str, int]) -> Iterator[
     for section in SECTIONS:
         yield _json({"section": section.name, "columns": section.names})
         counts[section.name] = 0
-        for line in _rows(section, project, people):
+        for line in _rows(section, named, people):
             counts[section.name] += 1
             yield line
 
 
-def _count(section: Section, project: Project) -> int:
+def _count(section: Section, named: dict[str, Any]) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {section.table} row {section.read}", {"project": project.pk})
+        cursor.execute(f"SELECT count(*) FROM {section.table} row {section.read}", named)
         return int(cursor.fetchone()[0])
 
 
-def _rows(section: Section, project: Project, people: str) -> Iterator[bytes]:
+def _rows(section: Section, named: dict[str, Any], people: str) -> Iterator[bytes]:
     """The rows as JSON arrays, which PostgreSQL writes; floats in the shortest form that reads back to the same bits."""
     values = [_value(section, name, people) for name in section.names]
     statement = (
@@ -103,7 +104,7 @@ def _rows(section: Section, project: Project, people: str) -> Iterator[bytes]:
     with (
         connection.cursor() as cursor,
         connection.wrap_database_errors,
-        cursor.cursor.copy(statement, {"project": project.pk}) as copy,
+        cursor.cursor.copy(statement, named) as copy,
     ):
         for row in copy.rows():
             yield row[0].encode() + b"\n"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FORMAT = "zelo-archive"
-VERSION = 1
+VERSION = 2  # archives of version 1 are read too
 SUFFIX = ".zelo.gz"
 LONGEST_LINE = 64 << 20
 
@@ -20,7 +20,8 @@ class Section:
     """One table. `columns`: (name, SQL type); `read`: the FROM part that finds the project's rows as `row`.
 
     `references`: column to the section that it names, whose rows get new numbers. `numbered`: whether rows have an `id`
-    of their own, and `order` sorts them otherwise.
+    of their own, and `order` sorts them otherwise. `since`: the first version with this section; `added`: the last columns,
+    which version 1 lacks.
     """
 
     name: str
@@ -30,10 +31,16 @@ class Section:
     references: tuple[tuple[str, str], ...] = ()
     numbered: bool = True
     order: str = "row.id"
+    since: int = 1
+    added: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
         return [name for name, _ in self.columns]
+
+    def names_in(self, version: int) -> list[str]:
+        """The columns in an archive of this version."""
+        return self.names if version > 1 else self.names[: len(self.columns) - len(self.added)]
 
 
 def _columns(text: str) -> tuple[tuple[str, str], ...]:
@@ -59,7 +66,8 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         "queries", "labeling_query",
-        _columns("id bigint, external_id text, text text, domain text, metadata jsonb, judged_version bigint"), _OF_PROJECT,
+        _columns("""id bigint, external_id text, text text, domain text, metadata jsonb, judged_version bigint,
+            excluded_at timestamptz"""), _OF_PROJECT, added=("excluded_at",),
     ),
     Section(
         "candidates", "labeling_candidate",
@@ -175,6 +183,21 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "caps", "workers_caps", _columns("calls bigint, tokens bigint, cost_micros bigint"), _OF_PROJECT, numbered=False,
         order="row.project_id",
+    ),
+    Section(
+        "query_figures", "workers_queryfigures",
+        _columns("""query_id bigint, ndcg float8, certainty float8, disagreement float8, spend_micros bigint, gain float8,
+            fitted_at timestamptz, measured_at timestamptz"""),
+        f"WHERE row.query_id IN {_QUERIES}", (("query_id", "queries"),), numbered=False, order="row.query_id", since=2,
+    ),
+    Section(
+        "certainty_points", "workers_certaintypoint",
+        _columns("at timestamptz, certainty float8, lowest float8, queries int"), _OF_PROJECT, numbered=False, since=2,
+    ),
+    # The views of whoever exports, which become those of the new project's owner.
+    Section(
+        "saved_views", "zelo_site_savedview", _columns("name text, address text"),
+        f"{_OF_PROJECT} AND row.user_id = %(user)s", numbered=False, since=2,
     ),
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import Error, connection, transaction
 
 from labeling import audit
-from labeling.models import Project
+from labeling.models import Membership, Project, Role
 from labeling.projects import BadProject, change_project, create_project
 from labeling.stored_texts import stored_text
 from scoring.storage.files import BLOCK, storage
@@ -137,7 +137,10 @@ def _set_rules(project: Project, settings: Mapping[str, Any]) -> None:
 def _store(
     project: Project, header: Header, stream: IO[bytes], *, progress: Any = lambda done: None, by: Any = None
 ) -> int:
-    rows = store_rows(project, stream, progress)
+    owners = (
+        Membership.objects.filter(project=project, role=Role.OWNER).order_by("id").values_list("user_id", flat=True)
+    )
+    rows = store_rows(project, stream, progress, owner=owners.first())
     audit.note("project.imported", project=project, actor=by, subject=project.slug, people=header.people, rows=rows)
     return rows
 

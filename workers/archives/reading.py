@@ -21,8 +21,9 @@ class BadArchive(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The first line: the project's settings and the number of rows."""
+    """The first line: the format's version, the project's settings and the number of rows."""
 
+    version: int
     project: dict[str, Any]
     rows: dict[str, int]
     people: str
@@ -90,26 +91,31 @@ def check(stream: IO[bytes]) -> Header:
 
 
 def sections(stream: IO[bytes]) -> Iterator[tuple[Section, Iterator[tuple[int, list[Any]]]]]:
-    """Each section with its rows and their line numbers; rows are to be read before the next section. Raises BadArchive."""
+    """Each section with its rows and their line numbers; rows are to be read before the next section. Raises BadArchive.
+
+    Columns that an older archive lacks are None.
+    """
     numbered = enumerate(lines_of(stream), 1)
-    next(numbered)
+    version = _header(next(numbered)[1]).version
     waiting: list[tuple[int, dict[str, Any]]] = []
 
     def rows(section: Section) -> Iterator[tuple[int, list[Any]]]:
+        expected = len(section.names_in(version))
+        missing = [None] * (len(section.columns) - expected)
         for number, line in numbered:
             value = _json_value(line, number)
             if isinstance(value, dict):
                 waiting.append((number, value))
                 return
-            if not isinstance(value, list) or len(value) != len(section.columns):
-                raise BadArchive(f"line {number}: expected {len(section.columns)} values of {section.name}")
-            yield number, value
+            if not isinstance(value, list) or len(value) != expected:
+                raise BadArchive(f"line {number}: expected {expected} values of {section.name}")
+            yield number, value + missing
 
     number, line = next(numbered)
     waiting.append((number, _json(line, number)))
-    for section in SECTIONS:
+    for section in (each for each in SECTIONS if each.since <= version):
         number, found = waiting.pop()
-        if found.get("section") != section.name or found.get("columns") != section.names:
+        if found.get("section") != section.name or found.get("columns") != section.names_in(version):
             raise BadArchive(f"line {number}: expected the section {section.name} with its columns")
         yield section, rows(section)
 
@@ -120,14 +126,17 @@ def _header(line: bytes) -> Header:
     found = _json(line, 1)
     if found.get("format") != FORMAT:
         raise BadArchive(f"the file is no project archive: its format is {found.get('format')!r}")
-    if found.get("version") != VERSION:
+    version = found.get("version")
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise BadArchive(
-            f"the archive has version {found.get('version')!r}, and this release reads {VERSION}; update this installation"
+            f"the archive has version {version!r}, and this release reads 1 to {VERSION}; update this installation"
         )
     project, rows = found.get("project"), found.get("rows")
     if not isinstance(project, dict) or not isinstance(rows, dict):
         raise BadArchive("line 1: the header lacks the project or the row counts")
-    return Header(project, {str(name): int(number) for name, number in rows.items()}, str(found.get("people", "")))
+    return Header(
+        version, project, {str(name): int(number) for name, number in rows.items()}, str(found.get("people", ""))
+    )
 
 
 def _json(line: bytes, number: int) -> dict[str, Any]:

@@ -18,12 +18,24 @@ from workers.archives.reading import BadArchive, sections
 REPORTED = 20_000
 
 
-def store_rows(project: Project, stream: IO[bytes], progress: Callable[[int], None] = lambda done: None) -> int:
-    """Store all rows in the caller's transaction; returns their number. Raises BadArchive."""
+def store_rows(
+    project: Project,
+    stream: IO[bytes],
+    progress: Callable[[int], None] = lambda done: None,
+    *,
+    owner: int | None = None,
+) -> int:
+    """Store all rows in the caller's transaction; returns their number. Raises BadArchive.
+
+    `owner`: the account that gets the saved views; without one they are left out.
+    """
     done = 0
     for section, rows in sections(stream):
+        if section.name == "saved_views" and owner is None:
+            done += sum(1 for _ in rows)
+            continue
         staged = _stage(section, rows, lambda number, before=done: progress(before + number))  # type: ignore[misc]
-        _insert(section, project, staged)
+        _insert(section, project, staged, owner)
         done += staged
         progress(done)
     _correct(project)
@@ -60,7 +72,7 @@ def _encoded(kind: str) -> Callable[[Any], Any]:
     return lambda value: value
 
 
-def _insert(section: Section, project: Project, staged: int) -> None:
+def _insert(section: Section, project: Project, staged: int, owner: int | None) -> None:
     """Insert the staged rows under new numbers. Raises BadArchive where one names a row that is not in the archive."""
     with connection.cursor() as cursor:
         if section.numbered:
@@ -70,7 +82,7 @@ def _insert(section: Section, project: Project, staged: int) -> None:
             _number(cursor, "calls", calls, "workers_judgingtask")
         cursor.execute(f"ANALYZE archive_{section.name}")
         try:
-            cursor.execute(*_statement(section, project))
+            cursor.execute(*_statement(section, project, owner))
             stored = cursor.rowcount
         except DatabaseError as error:
             raise BadArchive(f"section {section.name}: {_first_line(error)}") from error
@@ -91,12 +103,12 @@ def _number(cursor: Any, name: str, old: str, table: str) -> None:
 _PROJECT_TABLES = frozenset(
     {
         "documents", "queries", "unmatched_grades", "annotators", "calibrations", "project_fits", "runs", "caps",
-        "gold_answers", "spot_checks",
+        "gold_answers", "spot_checks", "certainty_points", "saved_views",
     }
 )  # fmt: skip
 
 
-def _statement(section: Section, project: Project) -> tuple[str, list[Any]]:
+def _statement(section: Section, project: Project, owner: int | None) -> tuple[str, list[Any]]:
     """INSERT ... SELECT of a section; a reference that is set must be found."""
     references = dict(section.references)
     targets, values, joins, found = [], [], [], []
@@ -114,7 +126,7 @@ def _statement(section: Section, project: Project) -> tuple[str, list[Any]]:
         else:
             values.append(f'row."{name}"')
     parameters: list[Any] = []
-    for column, value in _fixed(section, project):
+    for column, value in _fixed(section, project, owner):
         targets.append(column)
         values.append("%s")
         parameters.append(value)
@@ -133,10 +145,12 @@ _QUERY_IDS = """CASE WHEN row.query_ids IS NULL OR row.query_ids = 'null' THEN N
     ON number.old = named::bigint ORDER BY 1) END"""
 
 
-def _fixed(section: Section, project: Project) -> Iterator[tuple[str, Any]]:
+def _fixed(section: Section, project: Project, owner: int | None) -> Iterator[tuple[str, Any]]:
     """Columns that an archive does not have and that have no default in the database."""
     if section.name in _PROJECT_TABLES:
         yield "project_id", project.pk
+    if section.name == "saved_views":
+        yield "user_id", owner
     if section.name == "runs":
         yield "reason", ""
 

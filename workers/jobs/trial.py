@@ -46,7 +46,7 @@ from workers.models import Job, JudgeTrial
 STAGE = stored_text("trial")
 QUESTIONS = KNOWN = 5
 MOST_QUERIES = 200
-# At most so many calls at once; a trial ends early where the first questions all fail.
+# The most calls at once; a trial ends early where the first questions all fail.
 CALLS_AT_ONCE = 8
 ENOUGH_FAILED = 3
 SHOWN_CHARACTERS = 20_000

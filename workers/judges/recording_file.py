@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from labeling.importing.formats.value_checks import check_identifier
 from labeling.importing.lines import RowError, numbered_lines
-from labeling.importing.strict_json import BadJson, check_text, parse, printable
+from labeling.importing.strict_json import BadJson, check_text, parse, quoted
 from labeling.records import AnswerKind
 
 MOST_LINE_BYTES = 1 << 20
@@ -63,7 +63,7 @@ def read_answers(stream: IO[bytes]) -> Iterator[RecordedAnswer]:
         key = (answer.judge, answer.query, answer.first, answer.second)
         if before := seen.setdefault(key, line) - line:
             raise RowError(
-                f"judge {printable(answer.judge)!r} answers the same pair in the same order as in line {line + before}",
+                f"judge {quoted(answer.judge)} answers the same pair in the same order as in line {line + before}",
                 line=line,
                 expectation="one answer of a judge to a pair in an order",
                 remedy="keep one of the two lines, or give the second judge another name",
@@ -128,7 +128,7 @@ def _header(names: list[str], line: int) -> list[str]:
     if missing or not set(found) & set(ANSWERS):
         wanted = ", ".join(missing) or "preference, score or winner"
         raise RowError(
-            f"the header {printable(', '.join(found))!r} lacks {wanted}",
+            f"the header {quoted(', '.join(found))} lacks {wanted}",
             line=line,
             expectation="JSON lines, or CSV whose header names query, a, b and one of preference, score, winner",
             remedy="add a header line with these names",
@@ -180,7 +180,7 @@ def _answer(values: Mapping[str, Any], line: int) -> RecordedAnswer:
         values = _of_export(values)
     query, a, b = (_identifier(values, name) for name in ("query", "a", "b"))
     if a == b:
-        raise BadJson(f"a and b are both {printable(a)!r}", expectation="two documents", remedy="correct the line")
+        raise BadJson(f"a and b are both {quoted(a)}", expectation="two documents", remedy="correct the line")
     preference, kind = _preference(values)
     swapped = values.get("swapped", False)
     if not isinstance(swapped, bool):
@@ -251,7 +251,7 @@ def _preference(values: Mapping[str, Any]) -> tuple[float | None, AnswerKind]:
     low, high = (0.0, 1.0) if name == "preference" else (-1.0, 1.0)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise BadJson(
-            f"is {printable(str(value))!r}",
+            f"is {quoted(str(value))}",
             field=name,
             expectation=f"a number from {low:g} to {high:g}",
             remedy="convert it: preference is P(a is better); score is negative where a is better",
@@ -265,7 +265,7 @@ def _of_winner(value: Any) -> tuple[float | None, AnswerKind]:
         return None, AnswerKind(known)
     if known not in _WINNERS:
         raise BadJson(
-            f"is {printable(str(value))!r}",
+            f"is {quoted(str(value))}",
             field="winner",
             expectation="a, b, tie, both_irrelevant or cannot_judge",
             remedy="write a where the document in field a is better",
@@ -299,7 +299,7 @@ def _hash(values: Mapping[str, Any], name: str) -> str:
         return ""
     if not isinstance(value, str) or not _HASH.fullmatch(value):
         raise BadJson(
-            f"is {printable(str(value))!r}",
+            f"is {quoted(str(value))}",
             field=name,
             expectation="the first 8 to 64 hex digits of the SHA-256 of the text in UTF-8, in lower case",
             remedy="correct it, or leave it out to accept any text",

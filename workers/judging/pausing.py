@@ -105,7 +105,7 @@ def retire_judge(annotator: Annotator, *, by: Any = None) -> bool:
 
 
 def restore_judge(annotator: Annotator, *, by: Any = None) -> bool:
-    """Bring a retired judge back, so that it is offered and asked again. False where it was not retired."""
+    """Bring a retired judge back, so that it is offered for runs and gets questions. False where it was not retired."""
     retired = Annotator.objects.filter(pk=annotator.pk, retired_at__isnull=False)
     with transaction.atomic():
         changed = retired.update(retired_at=None, paused_at=None, pause_reason="", watched_from=Now()) == 1

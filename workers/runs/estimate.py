@@ -40,7 +40,7 @@ from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token
 PROMPT_TOKENS = 200
 # What a chat template adds to a prompt: expected, and at most.
 TEMPLATE_TOKENS = (12, 64)
-# Where calls cost money, "at most" allows one question in ten to be asked again, and the run is held to it
+# Where calls cost money, "at most" allows one question in ten to be retried, and the run is held to it
 # (`workers.budgets.limits.Bound`). Elsewhere it is all attempts of all questions.
 RETRIES = 0.1
 # Pairs with a known answer that a run adds to its design (`workers.runs.gold_mixing`).

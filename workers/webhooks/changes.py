@@ -1,4 +1,4 @@
-"""Changes webhooks: add, change, replace the secret, delete, test. Page and REST call these; each writes the audit log.
+"""Changes webhooks: add, change, replace the secret, delete, test, send again. Page and REST call these; each writes the audit log.
 
 The secret is returned once, when it is made. The audit log names the server of an address and not its path, which may be
 a secret of the receiver.
@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.models import Project
@@ -117,6 +118,21 @@ def send_test(webhook: Webhook, *, by: Any = None) -> WebhookDelivery:
         transaction.on_commit(lambda: leave_hint("deliver", webhook.pk))
     made.refresh_from_db()
     return made
+
+
+def send_again(delivery: WebhookDelivery, *, by: Any = None) -> WebhookDelivery:
+    """Order one more attempt, now, of a delivery that failed or waits for its next attempt. Raises WebhookRefused."""
+    state, webhook = WebhookDelivery.State, delivery.webhook
+    if not webhook.is_active:
+        raise WebhookRefused("the webhook is switched off; switch it on first")
+    with transaction.atomic():
+        rows = WebhookDelivery.objects.filter(pk=delivery.pk, state__in=[state.FAILED, state.OPEN])
+        if not rows.update(state=state.OPEN, next_at=Now(), finished_at=None):
+            raise WebhookRefused("the message is being sent, or was delivered")
+        audit.note("webhook.sent_again", project=webhook.project, actor=by, subject=origin_of(webhook.url))
+        transaction.on_commit(lambda: leave_hint("deliver", webhook.pk))
+    delivery.refresh_from_db()
+    return delivery
 
 
 def read_secret(webhook: Webhook) -> str:

@@ -94,7 +94,7 @@ def post_retry_failures(
     annotator_id: int | None = None,
     run_id: int | None = None,
 ) -> Any:
-    """Ask the dead questions again, all or those of one reason, judge or run."""
+    """Retry the failed questions, all or those of one reason, judge or run."""
     project = owned_project_or_404(request, slug)
     chosen = FailureFilter(reason=reason.value if reason else None, annotator_id=annotator_id, run_id=run_id)
     return {"opened": retry_failures(project, chosen, by=request.user)}

@@ -78,6 +78,7 @@ ACTION_LABELS = {
     "webhook.changed": _("Webhook changed"),
     "webhook.deleted": _("Webhook deleted"),
     "webhook.secret_replaced": _("Webhook secret replaced"),
+    "webhook.sent_again": _("Webhook message sent again"),
     "webhook.tested": _("Webhook tested"),
     "deployment.created": _("Deployment created"),
     "deployment.deployed": _("Version deployed"),

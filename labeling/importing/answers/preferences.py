@@ -15,7 +15,7 @@ from django.db.backends.utils import CursorWrapper
 from labeling.importing.answers.annotators import imported_annotators
 from labeling.importing.left_out import LeftOutRows
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import printable
+from labeling.importing.strict_json import printable, quoted
 from labeling.judgments import record_judgments, supersede_judgments
 from labeling.models import Project
 from labeling.pairs import store_pairs
@@ -210,7 +210,7 @@ def unknown_error(line: int, what: str, name: str, query: str = "") -> RowError:
     """The error of an answer that names a query, document or candidate that the project lacks."""
     shown = printable(name)
     problem = (
-        f"the document {shown!r} is no candidate of the query {printable(query)!r}"
+        f"the document {shown!r} is no candidate of the query {quoted(query)}"
         if query
         else f"the project has no {what} {shown!r}"
     )

@@ -65,6 +65,7 @@ class Beir(RowImporter):
         with open_files(stream, self.options.max_total_bytes) as files:
             texts = [each for each in files if _name(each) in _TEXTS]
             grades = self._grade_files(files)
+            _check_unread(files)
             if not texts and not grades:
                 names = ", ".join(each.name for each in files[:5]) or "nothing"
                 raise refused(
@@ -80,9 +81,7 @@ class Beir(RowImporter):
                 yield from self._grades(each)
 
     def _grade_files(self, files: list[DataFile]) -> list[DataFile]:
-        found = [
-            each for each in files if PurePosixPath(each.name).parent.name == "qrels" and _name(each).endswith(_GRADES)
-        ]
+        found = [each for each in files if _are_grades(each) and _name(each).endswith(_GRADES)]
         if not self.options.split:
             return found
         chosen = [each for each in found if _stem(each) == self.options.split]
@@ -129,12 +128,30 @@ class Beir(RowImporter):
 
 
 def _name(file: DataFile) -> str:
-    """The name without its folder and without the ending of a compressed file."""
-    return PurePosixPath(file.name).name.removesuffix(".gz")
+    """The name in lower case, without its folder and without the ending of a compressed file."""
+    return PurePosixPath(file.name).name.lower().removesuffix(".gz")
 
 
 def _stem(file: DataFile) -> str:
     return PurePosixPath(_name(file)).stem
+
+
+def _are_grades(file: DataFile) -> bool:
+    return PurePosixPath(file.name).parent.name == "qrels" or _stem(file) == "qrels"
+
+
+def _check_unread(files: list[DataFile]) -> None:
+    """Refuse texts and grades in another format, which would be left out without a word."""
+    stems = {_stem(each) for each in files if _name(each) in _TEXTS}
+    for each in files:
+        are_texts = _stem(each) in ("corpus", "queries") and _stem(each) not in stems
+        if are_texts or (_are_grades(each) and _name(each).endswith((".csv", ".json", ".jsonl", ".parquet"))):
+            raise refused(
+                "is of another format",
+                expectation="corpus.jsonl, queries.jsonl or qrels/*.tsv",
+                remedy="write it in BEIR's format, or import each file alone as a table",
+                file=each.name[:200],
+            )
 
 
 def _remedy(files: list[DataFile]) -> str:
@@ -162,7 +179,7 @@ def _text_row(body: bytes, line: int, *, are_queries: bool) -> ImportedQuery | I
         raise fields.row_error(error, line) from None
     if not isinstance(value, dict):
         raise RowError("is no object", line=line, expectation="a JSON object", remedy='write {"_id": ..., "text": ...}')
-    identifier = fields.identifier(value.get("_id"), "_id", line)
+    identifier = fields.identifier(_id_of(value, line), "_id", line)
     metadata = _metadata(value.get("metadata"), line)
     title, text = value.get("title") or "", value.get("text")
     if are_queries:
@@ -171,6 +188,16 @@ def _text_row(body: bytes, line: int, *, are_queries: bool) -> ImportedQuery | I
         metadata = {"title": title, **metadata}
         text = f"{title}\n{text or ''}".strip() if isinstance(text, str | None) else text
     return ImportedDocument(identifier, fields.text(text, "text", line), metadata, line=line)
+
+
+def _id_of(value: Mapping[str, Any], line: int) -> Any:
+    """The id, under `_id` or `id`."""
+    for key in ("_id", "id"):
+        if key in value:
+            return value[key]
+    raise RowError(
+        "is missing", line=line, field="_id", expectation="the key '_id'", remedy='write {"_id": ..., "text": ...}'
+    )
 
 
 def _metadata(value: Any, line: int) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier, is_blank
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, check_text, printable
+from labeling.importing.strict_json import BadJson, check_text, printable, quoted
 
 MAX_RANK = 2**31 - 1
 HEAD_BYTES = 64 * 1024
@@ -38,6 +38,22 @@ def text_lines(head: bytes) -> list[str]:
     found = cut.decode("utf-8", "replace").removeprefix("\ufeff")
     bad = found.count("\x00") + found.count("\ufffd")
     return [] if bad > 2 + len(found) // 20 else [line for line in found.splitlines() if line.strip()]
+
+
+def shown(value: Any) -> str:
+    """What a value that was refused is, behind the name of its field."""
+    if value is None:
+        return "is missing"
+    return f"is {named(value)}" if isinstance(value, bool | list | dict) else f"is {quoted(str(value))}"
+
+
+def width_problem(found: int, text: str) -> str:
+    """The problem of a line with too few or too many columns."""
+    if found != 1:
+        return f"has {found} columns"
+    marks = {",": "commas", ";": "semicolons", "|": "bars", "\u00a0": "no-break spaces"}
+    name = next((name for mark, name in marks.items() if text.count(mark) > 1), "")
+    return f"has one column: {name} separate its fields" if name else "has one column"
 
 
 def row_error(error: BadJson, line: int) -> RowError:
@@ -114,12 +130,11 @@ def grade(value: Any, line: int) -> int:
     found = number(value)
     if found is not None and found.is_integer() and abs(found) <= MAX_GRADE:
         return int(found)
-    shown = printable(str(value))
     is_fraction = found is not None and abs(found) <= MAX_GRADE
     as_number = "write the grade as a number; a larger grade means more relevant"
     is_id = found is not None and not is_fraction
     raise RowError(
-        f"is {shown!r}, a fraction" if is_fraction else f"is {shown!r}",
+        f"{shown(value)}, a fraction" if is_fraction else shown(value),
         line=line,
         field="grade",
         expectation=f"a whole number up to {MAX_GRADE}",
@@ -137,7 +152,7 @@ def rank(value: Any, line: int) -> int:
     if found is not None and found.is_integer() and 1 <= found <= MAX_RANK:
         return int(found)
     raise RowError(
-        f"is {printable(str(value))!r}",
+        shown(value),
         line=line,
         field="rank",
         expectation=f"a rank from 1 to {MAX_RANK}",
@@ -150,7 +165,7 @@ def score(value: Any, line: int) -> float:
     found = number(value)
     if found is None:
         raise RowError(
-            f"is {printable(str(value))!r}",
+            shown(value),
             line=line,
             field="score",
             expectation="a finite number",

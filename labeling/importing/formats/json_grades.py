@@ -15,6 +15,8 @@ from labeling.importing.lines import RowError
 from labeling.plugins import register
 from labeling.records import ImportedCandidate, ImportedGrade
 
+_START = re.compile(rb'\{\s*"[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*(?:-?[0-9]|"-?[0-9.]+"|null|true|false|NaN)')
+
 
 class JsonGradesOptions(LineOptions):
     values: Literal["grades", "scores"] = pydantic.Field(
@@ -45,7 +47,7 @@ class JsonGrades(RowImporter):
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
         start = head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2000]
-        return 0.9 if re.match(rb'\{\s*"[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*-?[0-9]', start) else 0.0
+        return 0.9 if _START.match(start) else 0.0
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         limits = self.options.max_line_bytes, self.options.max_total_bytes

@@ -18,12 +18,15 @@ from labeling.importing.strict_json import printable
 from labeling.plugins import register
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedQuery
 
+_ID_NAMES = re.compile(r"(?:q|p|d|query|doc|document|passage)?[-_ ]?id")
+_TEXT_NAMES = ("text", "query", "passage", "document", "body", "content", "contents")
+
 
 def _columns(body: bytes, line: int, expected: tuple[str, ...]) -> list[str]:
     found = decoded(body, line).split("\t")
     if len(found) != len(expected):
         raise RowError(
-            f"has {len(found)} columns",
+            fields.width_problem(len(found), ""),
             line=line,
             expectation=f"{len(expected)} columns separated by tabs: {', '.join(expected)}",
             remedy="choose the format of the file, or replace tabs inside texts by blanks",
@@ -55,8 +58,10 @@ class MsMarcoTexts(LineImporter):
         rows = [line.split("\t") for line in text_lines(head)[:20]]
         return 0.7 if rows and all(len(row) == 2 and " " not in row[0].strip() for row in rows) else 0.0
 
-    def parse_line(self, body: bytes, line: int) -> ImportedQuery | ImportedDocument:
+    def parse_line(self, body: bytes, line: int) -> ImportedQuery | ImportedDocument | None:
         identifier, text = _columns(body, line, ("id", "text"))
+        if line == 1 and _ID_NAMES.fullmatch(identifier.lower()) and text.lower().strip() in _TEXT_NAMES:
+            return None  # a header
         identifier, text = fields.identifier(identifier, "id", line), fields.text(text, "text", line)
         if self.options.texts == "queries":
             return ImportedQuery(id=identifier, text=text, documents=(), line=line)

@@ -8,10 +8,13 @@ from dataclasses import replace
 
 from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.formats.line_importer import Row
-from labeling.importing.formats.value_checks import check_identifier
+from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, printable
+from labeling.importing.strict_json import BadJson, quoted
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
+
+_GRADES = MAX_GRADE + 1
+_CANDIDATE = 2**60
 
 
 class RowChecks:
@@ -26,8 +29,9 @@ class RowChecks:
         self._answers: dict[bytes, tuple[int, float | int | str | None]] = {}
         self._queries: dict[bytes, int] = {}
         self._documents: dict[bytes, bytes] = {}
-        self._grades: dict[bytes, tuple[int, int]] = {}
-        self._candidates: dict[bytes, int] = {}
+        # The candidate's line and the grade with its line, in one number a pair: objects of their own take twice the memory.
+        self._pairs: dict[bytes, int] = {}
+        self._last_pair: tuple[str, str, bytes] = ("", "", b"")
 
     def check(self, row: Row) -> list[bool]:
         """Check a row; returns for each of its documents whether the file had it before, or one element for another row.
@@ -72,7 +76,7 @@ class RowChecks:
         self._check_spelling(row.id, "query.id", row.line, lambda other: self._queries.get(other))
         if key in self._queries:
             raise RowError(
-                f"the query id {printable(row.id)!r} is already used on line {self._queries[key]}",
+                f"the query id {quoted(row.id)} is already used on line {self._queries[key]}",
                 line=row.line,
                 field="query.id",
                 expectation="every query once in a file",
@@ -80,19 +84,29 @@ class RowChecks:
             )
         self._queries[key] = row.line
 
+    def _pair_key(self, query_id: str, document_id: str) -> bytes:
+        """The key of a pair; a candidate and its grade, which follow each other, share one object."""
+        if self._last_pair[:2] != (query_id, document_id):
+            self._last_pair = (query_id, document_id, _digest(f"{query_id}\x00{document_id}"))
+        return self._last_pair[2]
+
     def _check_candidate(self, row: ImportedCandidate) -> bool:
         _check_id(row.query_id, "query id", row.line)
         _check_id(row.document_id, "document id", row.line)
-        key = _digest(f"{row.query_id}\x00{row.document_id}")
-        if (earlier := self._candidates.setdefault(key, row.line)) != row.line:
+        key = self._pair_key(row.query_id, row.document_id)
+        known = self._pairs.get(key, 0)
+        earlier = known // _CANDIDATE - 1
+        if earlier not in (-1, row.line):
             raise RowError(
-                f"the document {printable(row.document_id)!r} is already a candidate of {printable(row.query_id)!r} on "
+                f"the document {quoted(row.document_id)} is already a candidate of {quoted(row.query_id)} on "
                 f"line {earlier}",
                 line=row.line,
                 field="document id",
                 expectation="every document once in a query",
                 remedy="keep one of the two lines",
             )
+        if earlier == -1:
+            self._pairs[key] = known + (row.line + 1) * _CANDIDATE
         return False
 
     def _check_document(self, document: ImportedDocument, path: str, line: int) -> bool:
@@ -103,7 +117,7 @@ class RowChecks:
         earlier = self._documents.setdefault(_digest(document.id), entry)
         if earlier[:16] != entry[:16]:
             raise RowError(
-                f"the document {printable(document.id)!r} differs from its text on line {int.from_bytes(earlier[16:])}",
+                f"the document {quoted(document.id)} differs from its text on line {int.from_bytes(earlier[16:])}",
                 line=line,
                 field=f"{path}.content",
                 expectation="one text for each document id",
@@ -149,7 +163,7 @@ class RowChecks:
         earlier = self._answers.setdefault(key, entry)
         if earlier[1] != value:
             raise RowError(
-                f"{printable(row.annotator)!r} gives {value} here, and {earlier[1]} on line {earlier[0]}",
+                f"{quoted(row.annotator)} gives {value} here, and {earlier[1]} on line {earlier[0]}",
                 line=row.line,
                 field="answer",
                 expectation="one answer of an annotator to a question",
@@ -160,19 +174,22 @@ class RowChecks:
     def _check_grade(self, row: ImportedGrade) -> bool:
         _check_id(row.query_id, "query id", row.line)
         _check_id(row.document_id, "document id", row.line)
-        key = _digest(f"{row.query_id}\x00{row.document_id}")
-        entry = (row.line, row.grade)
-        earlier = self._grades.setdefault(key, entry)
-        if earlier[1] != row.grade:
+        key = self._pair_key(row.query_id, row.document_id)
+        known = self._pairs.get(key, 0)
+        earlier = known % _CANDIDATE
+        if not earlier:
+            self._pairs[key] = known + (row.line + 1) * _GRADES + row.grade
+            return False
+        line, grade = earlier // _GRADES - 1, earlier % _GRADES
+        if grade != row.grade:
             raise RowError(
-                f"grades {printable(row.document_id)!r} for {printable(row.query_id)!r} as {row.grade}, "
-                f"line {earlier[0]} as {earlier[1]}",
+                f"grades {quoted(row.document_id)} for {quoted(row.query_id)} as {row.grade}, line {line} as {grade}",
                 line=row.line,
                 field="grade",
                 expectation="one grade for each candidate",
                 remedy="keep one of the two lines, or set the importer's option repeated to maximum",
             )
-        return earlier is not entry
+        return True
 
 
 def _check_id(value: str, field: str, line: int) -> None:

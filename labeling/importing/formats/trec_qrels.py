@@ -12,7 +12,7 @@ from labeling.importing.formats import fields
 from labeling.importing.formats.fields import decoded, text_lines
 from labeling.importing.formats.line_importer import LineImporter, LineOptions, Row
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import printable
+from labeling.importing.strict_json import quoted
 from labeling.plugins import register
 from labeling.records import ImportedGrade
 
@@ -158,14 +158,14 @@ def _three(columns: list[str], text: str, line: int) -> tuple[str, str, str]:
     """Query id, document id and grade. Raises RowError for another number of columns."""
     if len(columns) not in (3, 4):
         raise RowError(
-            f"has {len(columns)} columns",
+            fields.width_problem(len(columns), text),
             line=line,
             expectation="four: query id, 0, document id, grade, or three without the 0",
             remedy="separate the columns by tabs if ids contain blanks; a run file (six columns) holds no grades",
         )
     if len(columns) == 3 and "\t" in text and _ITERATION_AND_BLANK.match(columns[1]):
         raise RowError(
-            f"separates columns by tabs and by blanks ({printable(columns[1])!r})",
+            f"separates columns by tabs and by blanks ({quoted(columns[1])})",
             line=line,
             expectation="one kind of separator in a line",
             remedy="separate all columns by tabs",

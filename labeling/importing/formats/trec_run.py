@@ -11,6 +11,8 @@ from labeling.importing.lines import RowError
 from labeling.plugins import register
 from labeling.records import ImportedCandidate
 
+_SCORE_NAMES = ("score", "sim", "similarity")
+
 
 def _split(text: str) -> list[str]:
     """At tabs where a line has any, else at ASCII blanks."""
@@ -40,11 +42,12 @@ class TrecRun(LineImporter):
     def parse_line(self, body: bytes, line: int) -> ImportedCandidate | None:
         text = decoded(body, line)
         columns = _split(text)
-        if text.startswith("#") and len(columns) != 6:
+        is_header = len(columns) == 6 and columns[4].lower() in _SCORE_NAMES
+        if is_header or (text.startswith("#") and len(columns) != 6):
             return None
         if len(columns) != 6:
             raise RowError(
-                f"has {len(columns)} columns",
+                fields.width_problem(len(columns), text),
                 line=line,
                 expectation="six: query id, Q0, document id, rank, score, name of the run",
                 remedy="separate the columns by tabs if ids contain blanks",

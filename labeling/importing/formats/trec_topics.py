@@ -58,12 +58,14 @@ class TrecTopics(RowImporter):
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         topic: _Topic | None = None
-        line = 0
+        line, is_broken = 0, False
         for line, body in numbered_lines(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             try:
                 if isinstance(body, RowError):
                     raise body
                 for mark, text in _pieces(decoded(body, line)):
+                    if mark is None and is_broken:
+                        continue  # the rest of a topic whose error was named
                     if mark is None:
                         _add(topic, text, line, self.options.max_line_bytes)
                         continue
@@ -72,11 +74,11 @@ class TrecTopics(RowImporter):
                         if topic is not None:
                             ended, topic = topic, None
                             yield self._query(ended)
-                        topic = None if is_end else _Topic(line, rest)
+                        topic, is_broken = None if is_end else _Topic(line, rest), False
                     elif topic is not None:
                         topic.open("" if is_end else name)
             except RowError as error:
-                topic = None
+                topic, is_broken = None, True
                 yield error
         if topic is not None:
             yield RowError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from labeling.importing.strict_json import BadJson, printable
+from labeling.importing.strict_json import BadJson, quoted
 
 MAX_ID_CHARACTERS = 500
 MAX_GRADE = 2**15 - 1
@@ -17,6 +17,8 @@ _INVISIBLE = re.compile(
 )
 # Category Cf, but visible (Prepended_Concatenation_Mark).
 _VISIBLE_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
+# Marks without width that editors and web pages leave at the edge of copied text.
+_EDGE_MARKS = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -42,15 +44,22 @@ def check_identifier(value: str, field: str) -> None:
         )
     if found := _CONTROL.search(value):
         raise BadJson(
-            f"is {printable(value)!r}, with the control character U+{ord(found[0]):04X} at position {found.start() + 1}",
+            f"is {quoted(value)}, with the control character U+{ord(found[0]):04X} at position {found.start() + 1}",
             expectation="an id without line ends, tabs and other control characters",
             remedy="remove the character from the id",
             field=field,
         )
     if value != value.strip():
         raise BadJson(
-            f"is {printable(value)!r}, with a blank at its beginning or end",
+            f"is {quoted(value)}, with a blank at its beginning or end",
             expectation="an id without surrounding blanks",
             remedy="remove the blanks around the id",
+            field=field,
+        )
+    if mark := next((each for each in (value[0], value[-1]) if each in _EDGE_MARKS), ""):
+        raise BadJson(
+            f"is {quoted(value)}, with the invisible character U+{ord(mark):04X} at its beginning or end",
+            expectation="an id without invisible characters around it",
+            remedy="remove the character from the id",
             field=field,
         )

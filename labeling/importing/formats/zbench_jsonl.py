@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
-from labeling.importing.formats.line_importer import LineImporter
+from labeling.importing.formats.line_importer import LineImporter, Row
 from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier, is_blank
-from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, check_part, parse, printable
+from labeling.importing.json_stream import json_members
+from labeling.importing.lines import RowError, is_spread, rejoined, spread_over_lines
+from labeling.importing.strict_json import BadJson, check_part, parse, printable, quoted
 from labeling.plugins import register
 from labeling.records import ImportedDocument, ImportedQuery
 
@@ -41,7 +43,19 @@ class ZbenchJsonl(LineImporter):
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
         start = head.lstrip(b"\xef\xbb\xbf \r\n\t")[:2000]
-        return 0.95 if start.startswith(b"{") and b'"query"' in start and b'"documents"' in head else 0.0
+        is_object = start.startswith(b"{") and b'"query"' in start
+        return 0.95 if (is_object or _ARRAY.match(start)) and b'"documents"' in head else 0.0
+
+    def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
+        """Rows and errors; the line of one in a JSON array is the number of the object."""
+        head, whole = rejoined(stream, _HEAD_BYTES)
+        if not _ARRAY.match(head.lstrip(b"\xef\xbb\xbf \r\n\t")):
+            yield from super().read_all(whole, parts=parts)
+            return
+        limits = self.options.max_line_bytes, self.options.max_total_bytes
+        for number, value in json_members(whole, *limits, kind="array"):
+            rows = iter([value]) if isinstance(value, RowError) else self._parts(value, number)
+            yield from rows if parts else _first_error(rows)
 
     def parse_line(self, body: bytes, line: int) -> ImportedQuery:
         for part in self.parse_parts(body, line):
@@ -52,23 +66,41 @@ class ZbenchJsonl(LineImporter):
 
     def parse_parts(self, body: bytes, line: int) -> Iterator[ImportedQuery | RowError]:
         """Yield the errors of bad documents and the query with the good ones; a bad query spoils its line."""
+        if is_spread(body):
+            yield spread_over_lines(line)
+            return
         try:
-            row, errors = _query(parse(body, check=False), line)
+            value = parse(body, check=False)
         except BadJson as error:
             yield _row_error(error if body.lstrip()[:1] in _JSON_STARTS else _no_json(body), line)
+            return
+        yield from self._parts(value, line)
+
+    def _parts(self, value: Any, line: int) -> Iterator[ImportedQuery | RowError]:
+        try:
+            row, errors = _query(value, line)
+        except BadJson as error:
+            yield _row_error(error, line)
             return
         yield from (_row_error(error, line) for error in errors)
         if row is not None:
             yield row
 
 
+def _first_error(rows: Iterator[ImportedQuery | RowError]) -> Iterator[ImportedQuery | RowError]:
+    """The row of a line, or its first error."""
+    yield next(rows)
+
+
+_HEAD_BYTES = 4096
+_ARRAY = re.compile(rb'\[\s*\{\s*"query"\s*:\s*\{')
 _JSON_STARTS = (b"{", b"[", b'"', b"n")
 
 
 def _no_json(body: bytes) -> BadJson:
     """The error of a line of another format, which nothing recognised."""
     return BadJson(
-        f"begins with {printable(body[:40].decode('utf-8', 'replace'))!r}: not JSON",
+        f"begins with {quoted(body[:40].decode('utf-8', 'replace'))}: not JSON",
         expectation="one JSON object on one line",
         remedy="choose the file's format; no format recognises this file by itself",
     )
@@ -128,7 +160,7 @@ def _document(value: Any, path: str) -> ImportedDocument:
 def _check_once(identifier: str, position: int, first: dict[str, int]) -> None:
     if (earlier := first.setdefault(identifier, position)) != position:
         raise BadJson(
-            f"the document id {printable(identifier)!r} is already used by documents[{earlier}]",
+            f"the document id {quoted(identifier)} is already used by documents[{earlier}]",
             expectation="every document once in a query",
             remedy="drop one of the two, or give them different ids",
             field=f"documents[{position}].id",

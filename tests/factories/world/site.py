@@ -41,6 +41,7 @@ from workers.models import (
     Recipe,
     RecipeStage,
     Webhook,
+    WebhookDelivery,
 )
 from zelo_site import urls
 from zelo_site.api.root import api
@@ -144,6 +145,9 @@ def make_world(prefix: str = "") -> World:
     }
     known["version_id"] = Reranker.objects.create(
         project=project, name="carp", kind=TRAINED, location="rerankers/none", checksum="1" * 64
+    ).pk
+    known["delivery_id"] = WebhookDelivery.objects.create(
+        webhook_id=known["webhook_id"], event="run.finished", state="failed", attempts=8
     ).pk
     known["deployment_id"] = Deployment.objects.create(
         project=project, name="search", current_id=known["version_id"], previous_id=known["version_id"]

@@ -192,7 +192,7 @@ def test_ranx_json_is_grades_or_a_run() -> None:
         ({"corpus.jsonl": b'{"_id": "d", "text": "\xff"}'}, {}, "not UTF-8"),
         ({"corpus.jsonl": '{"_id": "d", "text": "a\\u0000"}'}, {}, "NUL"),
         ({"corpus.jsonl": '{"_id": "d", "text": ""}'}, {}, "is empty"),
-        ({"corpus.jsonl": '{"id": "d", "text": "x"}'}, {}, "is empty"),
+        ({"corpus.jsonl": '{"doc_id": "d", "text": "x"}'}, {}, "_id: is missing"),
         ({"corpus.jsonl": '["d"]'}, {}, "is no object"),
         ({"corpus.jsonl": '{"_id": "d", "text": "x", "metadata": []}'}, {}, "is no object"),
         ({"corpus.jsonl": "{" + " " * 70 * KIB + "}"}, {}, "longer than 65536 bytes"),
@@ -233,7 +233,7 @@ def _errors(importer: str, data: bytes) -> list[RowError]:
 @pytest.mark.parametrize(
     ("importer", "data", "line", "problem"),
     [
-        ("table", "query,text\nwho,x\nwho\n", 3, "has 1 fields, the header 2"),
+        ("table", "query,text\nwho,x\nwho\n", 3, "has one field, the header 2"),
         ("table", 'query,text\nwho,"x"y\n', 2, "not well-formed CSV"),
         ("table", 'query,text\nwho,"x\n', 2, "not well-formed CSV"),
         ("table", "query,query\nwho,x\n", 0, "has the column 'query' twice"),

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import lzma
+import tarfile
 import tracemalloc
 import zipfile
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ BEIR = {
     "s/queries.jsonl": '{"_id":"q1","text":"who"}\n',
     "s/qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t1\n",
 }
+ZBENCH = {"query": {"id": "q1", "query": "who"}, "documents": [{"id": "d1", "content": "one"}]}
 NOON = datetime.datetime(2020, 1, 2, 12)
 TWO = [decimal.Decimal("1.00"), decimal.Decimal("2.50")]
 
@@ -107,6 +109,19 @@ READ: dict[str, tuple[bytes | str, str, tuple[int, int, int, int, int]]] = {
         }),
         "datasets-folder", (1, 1, 0, 0, 0),
     ),
+    "a key that only later objects have": (
+        '{"query_id":1,"query":"w","doc_id":1,"text":"x"}\n{"query_id":1,"query":"w","doc_id":2,"text":"y","grade":2}\n',
+        "table", (1, 2, 2, 1, 0),
+    ),
+    "separators below the last row": ("query,text\nwho,one\n,\n , \n", "table", (1, 1, 1, 0, 0)),
+    "an array of zbench's objects": (json.dumps([ZBENCH], indent=2), "zbench-jsonl", (1, 0, 1, 0, 0)),
+    "BEIR in capitals": (zipped({k.upper(): v for k, v in BEIR.items() if "qrels" not in k}), "beir", (1, 1, 0, 0, 0)),
+    "BEIR with plain ids": (zipped({k: v.replace("_id", "id") for k, v in BEIR.items()}), "beir", (1, 1, 0, 1, 0)),
+    "BEIR's grades beside the texts": (
+        zipped({k.replace("qrels/test", "qrels"): v for k, v in BEIR.items()}), "beir", (1, 1, 0, 1, 0),
+    ),
+    "a run with a header": ("qid Q0 docid rank score tag\nq1 Q0 d1 1 12.5 t\n", "trec-run", (0, 0, 1, 0, 0)),
+    "a collection with a header": ("pid\tpassage\n1\ta b\n", "ms-marco-texts", (0, 1, 0, 0, 0)),
     "whole numbers written as 1.0": (
         '{"query":{"id":1.0,"query":"w"},"documents":[{"id":2.0,"content":"x"}]}\n', "zbench-jsonl", (1, 0, 1, 0, 0),
     ),
@@ -142,6 +157,15 @@ def test_arrows_types_become_those_of_json() -> None:
     columns = {"id": ["d1"], "text": ["one"], "at": [NOON], "day": [NOON.date()], "price": pa.array(TWO[1:])}
     (row,) = preview(parquet(columns)).rows
     assert row.metadata == {"at": "2020-01-02T12:00:00", "day": "2020-01-02", "price": 2.5}  # type: ignore[union-attr]
+
+
+def tar(name: str, data: bytes) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as made:
+        entry = tarfile.TarInfo(name)
+        entry.size = len(data)
+        made.addfile(entry, io.BytesIO(data))
+    return stream.getvalue()
 
 
 def task(**annotation: Any) -> str:
@@ -208,6 +232,25 @@ REFUSED: dict[str, tuple[bytes | str, str, int, str, str]] = {
     "Argilla's users as an object": (
         '[{"query":"q","document":"d","r.responses":[1],"r.responses.users":{"a":1}}]', "auto", 1, "is no list", "export",
     ),
+    "a tar archive": (tar("s/corpus.jsonl", CSV), "auto", 1, "a tar archive", "as a zip archive"),
+    "zbench's objects over several lines": (json.dumps(ZBENCH, indent=2), "auto", 1, "goes on in the next", "jq -c"),
+    "rows over several lines": (json.dumps({"query": "w", "text": "x"}, indent=2), "table", 1, "goes on in the next", "jq -c"),
+    "BEIR's corpus as an array": (
+        zipped({"corpus.json": "[]", "queries.jsonl": BEIR["s/queries.jsonl"]}), "auto", 0, "corpus.json: is of another", "alone",
+    ),
+    "BEIR's grades as JSON": (zipped({**BEIR, "s/qrels/dev.json": "{}"}), "auto", 0, "dev.json: is of another", "alone"),
+    "BEIR without ids": (zipped({"corpus.jsonl": '{"text":"x"}\n'}), "auto", 1, "_id: is missing", '"_id"'),
+    "grades with commas": ("q1,0,d1,1\n", "trec-qrels", 1, "commas separate its fields", "by tabs"),
+    "a run with no-break spaces": ("q1\u00a0Q0\u00a0d1\u00a01\u00a02\u00a0t\n", "trec-run", 1, "no-break spaces", "by tabs"),
+    "a zero-width space before an id": ("q1 0 \u200bd1 1\n", "auto", 1, "invisible character U+200B", "remove the character"),
+    "a line separator in an id": ("q1 0 d\u20281 1\n", "trec-qrels", 1, "is 'd\\u20281', with", "remove the character"),
+    "a grade of null": ('{"q1": {"d1": null}}', "auto", 1, "grade: is missing", "as a number"),
+    "grades by split": ('{"test": {"q1": {"d1": 1}}}', "qrels-json", 1, "is an object", "as a number"),
+    "Label Studio's JSON-MIN": (
+        '[{"query":"q","text1":"t","text2":"u","pw":"left","annotator":1,"annotation_id":1,"lead_time":2.5}]', "auto", 1,
+        "JSON-MIN", "as JSON",
+    ),
+    "a result without an object": (task(result=[{"type": "rating", "value": "3"}]), "auto", 1, "value: is no object", "as JSON"),
     "an entity in topics": (
         '<!DOCTYPE t [<!ENTITY a "aa">]>\n<topic number="1"><query>&a;</query></topic>', "auto", 1, "outside of a topic", "file",
     ),
@@ -222,6 +265,12 @@ def test_files_that_nobody_can_read_are_named(kind: str) -> None:
     error = found.errors[0]
     assert problem in str(error) and remedy in error.remedy, error
     assert f"line {line}" in str(error) if line else "line" not in str(error).split(":")[0], error
+
+
+def test_an_error_within_a_topic_is_named_once() -> None:
+    topic = "<top>\n<num>1\n<title>caf\xe9\n<desc>x\ny\n</top>\n<top><num>2<title>who</top>\n"
+    found = preview(topic.encode("latin-1"))
+    assert ([error.line for error in found.errors], found.queries) == ([3], 1)
 
 
 @pytest.mark.django_db

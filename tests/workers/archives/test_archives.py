@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -15,16 +16,20 @@ from labeling.annotation.gold import set_gold
 from labeling.models import Annotator, AuditEntry, Judgment, Pair, Project, Query, RaterGrade, Rationale, UnmatchedGrade
 from labeling.models.screen import SeenAnswers
 from labeling.pairs import store_pairs
+from labeling.projects import exclude_queries
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import ProjectFit, QueryFit, Score
 from scoring.rating import rate_queries, rate_stale
 from scoring.storage.files import storage
 from tests.factories.rows import candidate_ids, judge_pair, make_judges, make_member, make_project, make_run, make_user
 from workers.archives.exporting import BadArchiveOrder, stream_archive, write_archive
+from workers.archives.format import SECTIONS
 from workers.archives.importing import FOLDER, import_archive, order_import, unpack, waiting_archive_ids
 from workers.archives.reading import BadArchive
 from workers.jobs.calibration import calibrate
-from workers.models import Job, Run
+from workers.models import CertaintyPoint, Job, QueryFigures, Run
+from workers.monitoring.query_figures import refresh_some, stale_queries
+from zelo_site.models import SavedView
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -73,6 +78,12 @@ def full(owner: Any) -> Project:
     )  # fmt: skip
     rate_queries(project.pk, list(project.queries.values_list("pk", flat=True)))
     calibrate(project.pk)
+    assert refresh_some(project) == 0
+    QueryFigures.objects.filter(query=query).update(spend_micros=77, gain=0.25)
+    CertaintyPoint.objects.create(project=project, certainty=0.5, lowest=0.25, queries=3)
+    exclude_queries(project, [project.queries.order_by("id")[0].pk])
+    for user, name in ((owner, "worst"), (person.user, "another's")):
+        SavedView.objects.create(user=user, project=project, name=name, address="sort=ndcg")
     return project
 
 
@@ -115,7 +126,7 @@ def test_an_archive_comes_back_to_the_same_scores_bit_by_bit(owner: Any) -> None
     copy = import_archive(archive, name="Copy", owner=owner, by=owner)
     assert len(before) == 12 and scores(copy) == before
     assert copy.instruction == project.instruction and copy.gold_every == 7
-    again = packed(copy, people="names")
+    again = packed(copy, people="names", by=owner)
     assert without_numbers(lines(again))[:-1] == without_numbers(lines(archive))[:-1]
     assert not rate_stale(copy.pk).queries, "the scores are up to date"
     rate_queries(copy.pk, list(copy.queries.values_list("pk", flat=True)))
@@ -129,6 +140,70 @@ def test_an_archive_comes_back_to_the_same_scores_bit_by_bit(owner: Any) -> None
     assert QueryFit.objects.filter(query__project=copy).count() == 3
     actions = AuditEntry.objects.values_list("action", flat=True)
     assert {"project.exported", "project.imported"} <= set(actions)
+
+
+FIGURES = (
+    "query__external_id",
+    "ndcg",
+    "certainty",
+    "disagreement",
+    "spend_micros",
+    "gain",
+    "fitted_at",
+    "measured_at",
+)
+
+
+def test_excluded_queries_figures_and_own_views_come_along(owner: Any) -> None:
+    project = full(owner)
+    copy = import_archive(packed(project, by=owner), owner=owner)
+    excluded = [
+        list(each.queries.exclude(excluded_at=None).values_list("external_id", "excluded_at"))
+        for each in (project, copy)
+    ]
+    assert len(excluded[0]) == 1 and excluded[0] == excluded[1]
+    figures = [list(QueryFigures.objects.filter(query__project=each).values_list(*FIGURES)) for each in (project, copy)]
+    assert len(figures[0]) == 3 and sorted(figures[0]) == sorted(figures[1])
+    assert not stale_queries(copy.pk), "nothing is measured again"
+    points = [
+        list(CertaintyPoint.objects.filter(project=each).values_list("at", "certainty")) for each in (project, copy)
+    ]
+    assert points[0] and points[0] == points[1]
+    assert list(SavedView.objects.filter(project=copy).values_list("user", "name", "address")) == [
+        (owner.pk, "worst", "sort=ndcg")
+    ]
+    nobodys = import_archive(packed(project, by=owner))
+    assert not SavedView.objects.filter(project=nobodys).exists()
+
+
+def first_version(data: bytes) -> bytes:
+    """The archive as a release before version 2 wrote it."""
+    content, kept, width, end = gzip.decompress(data).splitlines(), [], None, {}
+    for line in map(json.loads, content):
+        if isinstance(line, dict) and "section" in line:
+            section = next(each for each in SECTIONS if each.name == line["section"])
+            width = len(section.names_in(1)) if section.since == 1 else None
+            line["columns"] = section.names_in(1)
+        elif isinstance(line, list):
+            line = line[:width]
+        else:
+            width, end = 0, line
+            rows = line["rows"]
+            line["rows"] = {each.name: rows[each.name] for each in SECTIONS if each.since == 1}
+            line["version"] = 1
+        if width is not None:
+            kept.append(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    assert end.pop("version") and kept.pop()
+    end["sha256"] = hashlib.sha256(b"".join(kept)).hexdigest()
+    return gzip.compress(b"".join([*kept, json.dumps(end).encode() + b"\n"]))
+
+
+def test_an_archive_of_the_first_version_is_read(owner: Any) -> None:
+    project = full(owner)
+    copy = import_archive(io.BytesIO(first_version(packed(project).getvalue())), owner=owner)
+    assert scores(copy) == scores(project)
+    assert not copy.queries.exclude(excluded_at=None).exists()
+    assert len(stale_queries(copy.pk)) == 3, "the list of queries measures them"
 
 
 def test_people_are_pseudonyms_unless_their_names_are_wanted(owner: Any) -> None:
@@ -159,8 +234,6 @@ def edited(change: Callable[[list[bytes]], None]) -> Callable[[bytes], bytes]:
     """Change the lines of an archive and correct its checksum."""
 
     def edit(data: bytes) -> bytes:
-        import hashlib
-
         content = gzip.decompress(data).splitlines(keepends=True)
         change(content)
         end = json.loads(content[-1])
@@ -202,7 +275,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "one flipped digit": (
         lambda data: gzip.compress(gzip.decompress(data).replace(b"0.1", b"0.2", 1)), "checksum does not match"
     ),
-    "a newer version": (edited(header(b'"version": 1', b'"version": 2')), "version 2"),
+    "a newer version": (edited(header(b'"version": 2', b'"version": 3')), "version 3"),
     "an unknown rater": (edited(header(b'"thurstone"', b'"no-such"')), "no-such"),
     "settings out of range": (edited(header(b'"gold_every": 7', b'"gold_every": -7')), "settings"),
     "a text as a number": (edited(replace("candidates", b"[", b'["x", ')), "expected 6 values"),

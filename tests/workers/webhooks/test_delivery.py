@@ -30,6 +30,7 @@ from workers.webhooks.changes import (
     delete_webhook,
     encrypt_webhooks_again,
     replace_secret,
+    send_again,
     send_test,
 )
 from workers.webhooks.delivery import WAITS_S, deliver, due_webhook_ids
@@ -123,6 +124,28 @@ def test_a_refusal_is_retried_with_growing_waits_until_it_fails(
     assert deliver(made.webhook.pk) == 0 and len(receiver.got) == len(WAITS_S) + 1
     identities = {headers["webhook-id"] for headers, _ in receiver.got}
     assert len(identities) == 1 and len({body for _, body in receiver.got}) == 1
+
+
+def test_a_failed_or_waiting_message_is_sent_once_more_on_request(made: NewSecret, receiver: Receiver) -> None:
+    send_test(made.webhook)
+    receiver.answers = [500, 500, 200]
+    deliver(made.webhook.pk)
+    assert deliver(made.webhook.pk) == 0, "the next attempt waits"
+    send_again(only())
+    assert due_webhook_ids() == [made.webhook.pk]
+    WebhookDelivery.objects.update(attempts=len(WAITS_S))
+    deliver(made.webhook.pk)
+    assert only().state == "failed" and due_webhook_ids() == []
+    assert send_again(only()).state == "open"
+    deliver(made.webhook.pk)
+    sent = only()
+    assert (sent.state, sent.status, sent.attempts) == ("delivered", 200, len(WAITS_S) + 2)
+    assert len({(headers["webhook-id"], body) for headers, body in receiver.got}) == 1
+    with pytest.raises(WebhookRefused, match="was delivered"):
+        send_again(sent)
+    change_webhook(made.webhook, is_active=False)
+    with pytest.raises(WebhookRefused, match="switched off"):
+        send_again(only())
 
 
 def test_an_address_that_is_no_longer_listed_gets_nothing(

@@ -71,6 +71,7 @@ def test_projects_of_others_are_not_found(pattern: URLPattern, client: Client, o
         "move-distillation",
         "move-recipe",
         "move-webhook",
+        "send-delivery",
         "move-deployment",
         "move-refinement",
         "new-trial",

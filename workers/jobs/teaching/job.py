@@ -55,7 +55,7 @@ from workers.judging.batches import prepared_judge
 from workers.models import Job, JudgeTeaching
 
 STAGE = stored_text("teaching")
-# At most so many calls at once; a teaching ends early where one of the judges answers none of its first questions.
+# The most calls at once; a teaching ends early where one of the judges answers none of its first questions.
 CALLS_AT_ONCE = 16
 ENOUGH_FAILED = 5
 LONGEST_MESSAGE = 500

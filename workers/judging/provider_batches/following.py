@@ -236,7 +236,7 @@ class _Step:
     def _is_short(self, read: int) -> bool:
         """Whether a completed batch came without a file, or with fewer lines than it counts; then it is read again later.
 
-        The questions without an answer were paid, and are not asked again before that. The last read counts as it is.
+        The questions without an answer were paid, and are not retried before that. The last read counts as it is.
         """
         batch = self.batch
         left = len(storing.tasks_of(batch))

@@ -23,6 +23,7 @@ from workers.webhooks.changes import (
     change_webhook,
     delete_webhook,
     replace_secret,
+    send_again,
     send_test,
 )
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
@@ -143,6 +144,19 @@ def list_deliveries(
     rows = WebhookDelivery.objects.filter(webhook=_webhook_or_404(owned_project_or_404(request, slug), webhook_id))
     rows = rows if state is None else rows.filter(state=state)
     return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
+
+
+@router.post("/projects/{slug}/webhooks/{webhook_id}/deliveries/{delivery_id}/send", response={202: DeliveryOut})
+def post_delivery(request: HttpRequest, slug: str, webhook_id: Number, delivery_id: Number) -> Any:
+    """Send a message that failed, or waits for its next attempt, once more now."""
+    webhook = _webhook_or_404(owned_project_or_404(request, slug), webhook_id)
+    delivery = webhook.deliveries.filter(pk=delivery_id).first()
+    if delivery is None:
+        raise HttpError(404, f"webhook {webhook_id} has no delivery {delivery_id}; GET .../deliveries lists them")
+    try:
+        return Status(202, send_again(delivery, by=request.user))
+    except WebhookRefused as error:
+        raise HttpError(409, str(error)) from error
 
 
 @contextlib.contextmanager

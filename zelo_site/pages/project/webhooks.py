@@ -28,6 +28,7 @@ from workers.webhooks.changes import (
     change_webhook,
     delete_webhook,
     replace_secret,
+    send_again,
     send_test,
 )
 from zelo_site.pages.forms import BadForm, PageForm
@@ -112,6 +113,19 @@ def move_webhook(request: HttpRequest, slug: str, webhook_id: int, move: str) ->
         else:
             raise Http404
     except (WebhookRefused, EncryptionUnavailable) as error:
+        messages.error(request, str(error))
+    return redirect("webhook", slug=slug, webhook_id=webhook_id)
+
+
+@never_cache
+@require_POST
+def send_delivery(request: HttpRequest, slug: str, webhook_id: int, delivery_id: int) -> HttpResponse:
+    """Send a message that failed, or waits for its next attempt, once more now."""
+    webhook = _webhook_or_404(owned_project(request, slug), webhook_id)
+    try:
+        send_again(get_object_or_404(webhook.deliveries, pk=delivery_id), by=request.user)
+        messages.success(request, _("The message is sent again."))
+    except WebhookRefused as error:
         messages.error(request, str(error))
     return redirect("webhook", slug=slug, webhook_id=webhook_id)
 

@@ -33,12 +33,12 @@ def plugin_rows() -> list[PluginRow]:
 
 
 def plugins_page(request: HttpRequest) -> HttpResponse:
-    """Show what is installed, enabled and broken."""
+    """Show what is installed, enabled and broken, the broken modules first."""
     if not getattr(request.user, "is_staff", False):
         raise PermissionDenied(_("only staff can see the plugins page; ask the server administrator"))
     modules = [
         (module, "\n".join(module.detail.strip().splitlines()[-LAST_LINES:]))
-        for module in load_plugins(enabled=settings.ZELO_PLUGINS)
+        for module in sorted(load_plugins(enabled=settings.ZELO_PLUGINS), key=lambda module: not module.error)
     ]
     plugins = plugin_rows()
     broken = sum(bool(module.error) for module, __ in modules)

@@ -44,7 +44,13 @@ class LabelStudio(RowImporter):
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
         is_json = kind_of(head) in ("json", "jsonl")
-        return 0.96 if is_json and b'"data"' in head and b'"annotations"' in head and b'"result"' in head else 0.0
+        if not is_json:
+            return 0.0
+        if b'"data"' in head and b'"annotations"' in head:
+            return 0.96 if b'"result"' in head else 0.5
+        return (
+            0.9 if b'"annotation_id"' in head and b'"lead_time"' in head else 0.0
+        )  # JSON-MIN, which is refused by name
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         made = TaskRows(self.options)
@@ -53,6 +59,8 @@ class LabelStudio(RowImporter):
                 if isinstance(task, RowError):
                     raise task
                 task = values.mapping(task, number, field="", expectation=_SHAPE, remedy="export the project as JSON")
+                if "annotation_id" in task and "data" not in task:
+                    raise _json_min(number)
                 data = values.mapping(
                     task.get("data"), number, field="data", expectation=_SHAPE, remedy="export the project as JSON"
                 )
@@ -78,8 +86,9 @@ class LabelStudio(RowImporter):
         found = []
         for each in _listed(annotation, "result", line):
             kind, value = each.get("type"), each.get("value")
-            if not isinstance(value, dict):
+            if value is None:
                 continue
+            value = values.mapping(value, line, field="value", expectation=_SHAPE, remedy="export the project as JSON")
             if kind == "textarea" and isinstance(value.get("text"), list):
                 reason = "\n".join(str(part) for part in value["text"])
             wanted = self.options.question in ("", each.get("from_name"))
@@ -97,6 +106,16 @@ def task_members(stream: IO[bytes], options: TaskOptions) -> Iterator[tuple[int,
         yield from jsonl_rows(whole, *limits)
     else:
         yield from json_members(whole, *limits, kind="array")
+
+
+def _json_min(line: int) -> RowError:
+    return RowError(
+        "is of Label Studio's export JSON-MIN",
+        line=line,
+        expectation=_SHAPE,
+        remedy="export the project as JSON",
+        ends_file=True,
+    )
 
 
 def _listed(owner: Mapping[str, Any], key: str, line: int) -> list[Mapping[str, Any]]:

@@ -18,7 +18,7 @@ from labeling.importing.formats.answers import values
 from labeling.importing.formats.line_importer import Row, RowImporter
 from labeling.importing.formats.tables.cells import table_cells, table_columns
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import printable
+from labeling.importing.strict_json import printable, quoted
 from labeling.plugins import register
 from labeling.records import AnswerKind
 
@@ -113,24 +113,26 @@ class Preferences(RowImporter):
             return 0.0
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
-        columns: Mapping[str, str] | None = None
+        columns, seen = dict[str, str](), dict[str, None]()
         for line, cells in table_cells(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(cells, RowError):
                 yield cells
                 continue
             try:
-                columns = columns or self._columns(list(cells))
+                if not cells.keys() <= seen.keys():
+                    seen |= dict.fromkeys(cells)
+                    columns = self._columns(list(seen))
                 yield self._row(columns, cells, line)
             except RowError as error:
                 yield error
                 if error.ends_file:
                     return
 
-    def _columns(self, names: Sequence[str]) -> Mapping[str, str]:
+    def _columns(self, names: Sequence[str]) -> dict[str, str]:
         given = {role: getattr(self.options, option) for role, option in COLUMN_OPTIONS.items()}
         for role, name in given.items():
             if name not in ("", NONE) and name not in names:
-                raise _refused(names, f"has no column {printable(name)!r} for {role}")
+                raise _refused(names, f"has no column {quoted(name)} for {role}")
         found = _guessed(names, given)
         if not _complete(found):
             missing = [role for role in ("query", "a", "b") if role not in found] or ["preference, score or winner"]

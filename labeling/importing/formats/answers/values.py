@@ -11,7 +11,7 @@ import pydantic
 from labeling.importing.formats import fields
 from labeling.importing.formats.line_importer import LineOptions
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import BadJson, check_text, printable
+from labeling.importing.strict_json import BadJson, check_text, quoted
 from labeling.records import AnswerKind
 
 LONGEST_NAME, LONGEST_RATIONALE = 200, 10_000
@@ -66,7 +66,7 @@ def of_winner(value: Any, a: str, b: str, line: int, *, field: str = "winner") -
     if known in _UNSURE:
         return None, AnswerKind.CANNOT_JUDGE
     raise RowError(
-        f"is {printable(str(value))!r}",
+        fields.shown(value),
         line=line,
         field=field,
         expectation="a, b, tie, both_irrelevant, cannot_judge, or the id of one of the two documents",
@@ -79,7 +79,7 @@ def of_number(value: Any, line: int, *, field: str, low: float, high: float) -> 
     found = fields.number(value)
     if found is None or not low <= found <= high:
         raise RowError(
-            f"is {printable(str(value))!r}",
+            fields.shown(value),
             line=line,
             field=field,
             expectation=f"a number from {low:g} to {high:g}",
@@ -109,7 +109,7 @@ def name_of(value: Any, line: int, *, field: str, default: str) -> str:
     text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not text or len(text) > LONGEST_NAME or not text.isprintable():
         raise RowError(
-            f"is {printable(str(value))!r}" if text else "is no name",
+            f"is {quoted(str(value))}" if text else "is no name",
             line=line,
             field=field,
             expectation=f"a name of 1 to {LONGEST_NAME} printable characters",
@@ -144,7 +144,7 @@ def truth(value: Any, line: int, *, field: str) -> bool:
     if spelled in known:
         return known[spelled]
     raise RowError(
-        f"is {printable(spelled)!r}", line=line, field=field, expectation="true or false", remedy="correct the value"
+        f"is {quoted(spelled)}", line=line, field=field, expectation="true or false", remedy="correct the value"
     )
 
 
@@ -152,7 +152,7 @@ def different(a: str, b: str, line: int) -> None:
     """Refuse a document compared with itself."""
     if a == b:
         raise RowError(
-            f"compares {printable(a)!r} with itself",
+            f"compares {quoted(a)} with itself",
             line=line,
             expectation="two different documents",
             remedy="leave the line out",

@@ -12,7 +12,7 @@ from labeling.importing.formats import fields
 from labeling.importing.formats.pair_rows import Pair
 from labeling.importing.formats.value_checks import MAX_ID_CHARACTERS, is_blank
 from labeling.importing.lines import RowError
-from labeling.importing.strict_json import printable
+from labeling.importing.strict_json import printable, quoted
 
 NONE = "-"
 MAX_RATER_CHARACTERS = 200
@@ -116,7 +116,7 @@ class ColumnMapping:
         if name and len(name) <= MAX_ID_CHARACTERS and name.isprintable():
             return name[:MAX_RATER_CHARACTERS]
         raise RowError(
-            "is empty" if found is None else f"is {printable(str(found))!r}",
+            "is empty" if found is None else f"is {quoted(str(found))}",
             line=line,
             field=self.of["rater"],
             expectation="the rater's name beside each grade",
@@ -156,7 +156,7 @@ def mapping_of(columns: Sequence[str], given: Mapping[str, str]) -> ColumnMappin
     for role, name in given.items():
         if name not in ("", NONE) and name not in columns:
             raise refused(
-                f"has no column {printable(name)!r} for {role}",
+                f"has no column {quoted(name)} for {role}",
                 expectation=f"one of its columns: {listed}",
                 remedy="correct the column mapping",
             )

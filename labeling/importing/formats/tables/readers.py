@@ -18,8 +18,8 @@ from labeling.importing.formats.fields import decoded, row_error
 from labeling.importing.formats.tables.batches import plain_schema, rows_of
 from labeling.importing.formats.tables.formulas import are_ours, original
 from labeling.importing.json_stream import json_members
-from labeling.importing.lines import RowError, numbered_lines
-from labeling.importing.strict_json import BadJson, check_part, parse, printable
+from labeling.importing.lines import RowError, is_spread, numbered_lines, spread_over_lines
+from labeling.importing.strict_json import BadJson, check_part, parse, quoted
 
 TableRow = tuple[int, dict[str, Any] | RowError]
 Kind = Literal["csv", "jsonl", "json", "parquet"]
@@ -96,9 +96,11 @@ def csv_rows(
         if header is None:
             header = checked_header(row)
             is_ours = are_ours(header)
+        elif not any(cell.strip() for cell in row):
+            continue  # spreadsheets write separators alone below the last row
         elif len(row) == len(header):
             yield source.first, dict(zip(header, map(original, row) if is_ours else row, strict=True))
-        elif any(cell.strip() for cell in row):
+        else:
             yield source.first, _width_error(len(row), len(header), source.first)
 
 
@@ -145,7 +147,7 @@ def checked_header(row: Sequence[str]) -> list[str]:
     twice = sorted({each for each in header if each and header.count(each) > 1})
     if twice or len(header) > MOST_COLUMNS:
         raise refused(
-            f"has the column {printable(twice[0])!r} twice" if twice else f"has {len(header)} columns",
+            f"has the column {quoted(twice[0])} twice" if twice else f"has {len(header)} columns",
             expectation=f"a header with up to {MOST_COLUMNS} different names in the first line",
             remedy="rename or remove a column",
         )
@@ -163,7 +165,7 @@ def _csv_error(error: csv.Error, line: int) -> RowError:
 
 def _width_error(found: int, expected: int, line: int) -> RowError:
     return RowError(
-        f"has {found} fields, the header {expected}",
+        f"has {'one field' if found == 1 else f'{found} fields'}, the header {expected}",
         line=line,
         expectation="as many fields as the header has names",
         remedy="put texts with separators or line ends in double quotes",
@@ -175,6 +177,9 @@ def jsonl_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) -> I
     for line, body in numbered_lines(stream, max_row_bytes, max_total_bytes):
         if isinstance(body, RowError):
             yield line, body
+            continue
+        if is_spread(body):
+            yield line, spread_over_lines(line)
             continue
         try:
             yield line, _object(parse(body), line)
@@ -211,6 +216,7 @@ def parquet_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) ->
 
     if not stream.seekable():
         stream = io.BytesIO(stream.read(max_total_bytes))
+    pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps what it freed
     try:
         file = pq.ParquetFile(cast(Any, _Unclosed(stream)))
         size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
@@ -223,7 +229,13 @@ def parquet_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) ->
         checked_header(file.schema_arrow.names)
         numbers, schema = itertools.count(1), plain_schema(file.schema_arrow)
         packed = pq.ParquetFile(cast(Any, _Unclosed(stream)), read_dictionary=_text_columns(file))
-        for batch in packed.iter_batches(batch_size=ROWS_AT_ONCE):
+        # Arrow's threads read ahead through the file and keep what they freed: they need three times the memory.
+        batches = (
+            batch
+            for group in range(packed.num_row_groups)
+            for batch in packed.iter_batches(batch_size=ROWS_AT_ONCE, row_groups=[group], use_threads=False)
+        )
+        for batch in batches:
             for row in rows_of(batch, schema, max_row_bytes):
                 number = next(numbers)
                 yield number, checked_cells(row, number)

@@ -80,14 +80,15 @@ class Table(RowImporter):
             yield found
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
-        made, mapping = PairRows(), None
+        made, mapping, seen = PairRows(), None, dict[str, None]()
         for line, cells in table_cells(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(cells, RowError):
                 yield cells
                 continue
             try:
-                if mapping is None or not set(mapping.of.values()) <= cells.keys():
-                    mapping = self._mapping(list(cells), mapping)
+                if mapping is None or not cells.keys() <= seen.keys():
+                    seen |= dict.fromkeys(cells)
+                    mapping = self._mapping(list(seen), mapping)
                 yield from list(made.rows(self._pair(mapping, cells, line), line))
             except RowError as error:
                 yield error
@@ -95,8 +96,9 @@ class Table(RowImporter):
                     return
 
     def _mapping(self, columns: list[str], known: ColumnMapping | None) -> ColumnMapping:
-        """The mapping; objects of a JSON file may leave out keys, which keeps the mapping of the first one."""
-        return known or mapping_of(columns, {role: getattr(self.options, role) for role in ROLES})
+        """The mapping; a key that only later objects of a JSON file have gets a role which is still free."""
+        given = {role: getattr(self.options, role) for role in ROLES}
+        return mapping_of(columns, given | dict(known.of) if known else given)
 
     def _pair(self, mapping: ColumnMapping, cells: dict[str, Any], line: int) -> Pair:
         pair = replace(mapping.pair(cells, line), by_person=self.options.raters_are == "people")
@@ -128,7 +130,7 @@ class QuepidCsv(Table):
 
     def _mapping(self, columns: list[str], known: ColumnMapping | None) -> ColumnMapping:
         found = super()._mapping(columns, known)
-        return found if known else ColumnMapping({role: name for role, name in found.of.items() if role != "query_id"})
+        return ColumnMapping({role: name for role, name in found.of.items() if role != "query_id"})
 
     def _pair(self, mapping: ColumnMapping, cells: dict[str, Any], line: int) -> Pair:
         """The pair; a query without results stands alone in its row."""
