@@ -164,7 +164,7 @@ def test_the_estimate_names_the_limits_that_a_run_would_reach() -> None:
     assert [each["is_expected"] for each in limits(call_budget=7, orders="both")] == []
     change_caps(project, {"calls": 4})
     set_limit(calls=10, period="total")
-    set_limit(calls=80, project=project, period="total")
+    set_limit(calls=1_000, project=project, period="total")
     assert [(each["limit"], each["waits"]) for each in limits()] == [(4, False), (10, False), (10, True)]
     allow_projects("gpu", [])
     assert limits()[0]["reason"] == "the operator has not allowed this project to use endpoint gpu"
