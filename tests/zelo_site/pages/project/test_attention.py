@@ -210,7 +210,7 @@ def test_a_certainty_below_its_purpose_leads_to_a_run_on_those_queries(client: C
     QueryFit.objects.filter(query=query).update(judgments=30)
     page(client, "project-figures", project.slug)
     shown = page(client, "project", project.slug)
-    assert "is enough to rely on them." in shown
+    assert "the top ten is reliable from" in shown
     address = f"{reverse('new-run', args=[project.slug])}?certainty_below=0.9"
     assert f'href="{address}"' in shown
     assert 'name="certainty_below" inputmode="decimal"' in (form := client.get(address).content.decode())

@@ -76,7 +76,7 @@ def _uncertain(project: Project, certainty: ProjectCertainty | None, enough: flo
         Need(
             "certainty",
             Level.NOTE,
-            _("The top tens are certain to %(mean)s; %(enough)s is enough to rely on them.") % values,
+            _("Top-10 certainty is %(mean)s; the top ten is reliable from %(enough)s.") % values,
             todo=_("judge more pairs of the queries of low certainty"),
             buttons=(_new_run(project, f"?certainty_below={enough:g}"),),
         )
