@@ -49,7 +49,7 @@ class ReadOnlyAdmin(ModelAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         return super().render_change_form(
             request,
-            {**context, "list_title": self.title, "row_title": _row_title(context.get("original"))},
+            {**context, "list_title": self.title, "row_title": row_title(context.get("original"))},
             *args,
             **kwargs,
         )
@@ -100,6 +100,10 @@ class ReadOnlyAdmin(ModelAdmin):
             }
             messages.warning(request, said)
 
+    def row_name(self, row: Any) -> str:
+        """The name of a row on the page that asks before an action."""
+        return row_title(row)
+
     def ask(self, request: HttpRequest, rows: QuerySet[Any], question: str) -> HttpResponse | None:
         """A page that asks before something is done that cannot be undone; None once the visitor has agreed."""
         if request.POST.get(CONFIRMED):
@@ -107,7 +111,7 @@ class ReadOnlyAdmin(ModelAdmin):
         context = {
             **self.admin_site.each_context(request),
             "title": question,
-            "rows": rows,
+            "rows": [(row.pk, self.row_name(row)) for row in rows],
             "opts": self.opts,
             "action": request.POST.get("action", ""),
             "checkbox": helpers.ACTION_CHECKBOX_NAME,
@@ -125,7 +129,7 @@ class LinkedAdmin(ReadOnlyAdmin):
         return type(self).page(row) or None
 
 
-def _row_title(row: Model | None) -> str:
+def row_title(row: Model | None) -> str:
     """The name of a row; models without one are called by their kind and number."""
     if row is None:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from django.contrib import admin
@@ -11,10 +12,21 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from labeling.wording import translated
+from trainer.models import TrainingRun
+from workers.jobs.distillation import STAGE as DISTILL
+from workers.jobs.distillation import cancel_distillation
+from workers.jobs.recipe.job import STAGE as RECIPE
+from workers.jobs.recipe.job import cancel_recipe
+from workers.jobs.refinement.job import STAGE as REFINE
+from workers.jobs.refinement.job import cancel_refinement
+from workers.jobs.teaching.job import STAGE as TEACH
+from workers.jobs.teaching.job import cancel_teaching
+from workers.jobs.training import STAGE as TRAIN
+from workers.jobs.training import cancel_training
 from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import Job, JudgingTask, Run
 from workers.runs.transitions import cancel_run, pause_run, resume_run
-from zelo_site.admin.base import LinkedAdmin, plain_json
+from zelo_site.admin.base import LinkedAdmin, plain_json, row_title
 
 
 def _project_page(row: Any, name: str = "project") -> str:
@@ -73,6 +85,42 @@ class RunAdmin(LinkedAdmin):
         return None
 
 
+class CannotCancelJob(ValueError):
+    """A job whose stage cannot be cancelled; the message says why."""
+
+
+def _cancel_training_of(job: Job, by: Any) -> bool:
+    run = TrainingRun.objects.filter(pk=job.payload["training_run"]).first()
+    return run is not None and cancel_training(run, by=by)
+
+
+CANCEL_VERBS: dict[str, Callable[[Job, Any], bool]] = {
+    DISTILL: lambda job, by: cancel_distillation(job, by=by),
+    RECIPE: lambda job, by: cancel_recipe(job.recipe, by=by),
+    REFINE: lambda job, by: cancel_refinement(job, by=by),
+    TEACH: lambda job, by: cancel_teaching(job.teaching, by=by),
+    TRAIN: _cancel_training_of,
+}
+
+
+def cancel_job(job: Job, *, by: Any) -> bool:
+    """Cancel a job by the verb of its stage; False where it had ended. Raises CannotCancelJob."""
+    if job.state not in (Job.State.OPEN, Job.State.LEASED):
+        return False
+    if job.run_id is not None:
+        raise CannotCancelJob(
+            _("Job %(job)d belongs to run %(run)d. Cancel that run instead.") % {"job": job.pk, "run": job.run_id}
+        )
+    if job.stage not in CANCEL_VERBS:
+        raise CannotCancelJob(
+            _(
+                "Job %(job)d cannot be cancelled: its stage is %(stage)s. Only these stages can be cancelled: %(stages)s."
+            )
+            % {"job": job.pk, "stage": job.stage, "stages": ", ".join(sorted(CANCEL_VERBS))}
+        )
+    return CANCEL_VERBS[job.stage](job, by)
+
+
 class JobAdmin(LinkedAdmin):
     """Stages of work in the background."""
 
@@ -89,12 +137,26 @@ class JobAdmin(LinkedAdmin):
     )  # fmt: skip
     readonly_fields = ("said", "shown_payload")
     shown_payload = plain_json("payload", _("payload"))
+    actions = ("cancel",)
 
     page = staticmethod(_project_page)
 
     @admin.display(description=_("message"))
     def said(self, row: Job) -> str:
         return translated(row.message) or "–"
+
+    def row_name(self, row: Job) -> str:
+        return f"{row_title(row)} · {row.stage} · {row.project.name}"
+
+    @admin.action(description=_("Cancel"))
+    def cancel(self, request: HttpRequest, jobs: QuerySet[Job]) -> HttpResponse | None:
+        question = _(
+            "Cancel these jobs? The runs and trainings that they started are cancelled too; answers and costs stay."
+        )
+        if page := self.ask(request, jobs, str(question)):
+            return page
+        self.run_verb(request, jobs, lambda job: cancel_job(job, by=request.user), refused=CannotCancelJob)
+        return None
 
 
 class DeadLetterAdmin(LinkedAdmin):

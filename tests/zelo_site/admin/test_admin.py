@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -13,12 +14,20 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from labeling.models import Membership, Project
+from labeling.models import AuditEntry, Membership, Project
 from scoring.models import Snapshot
 from scoring.storage.files import storage
-from tests.factories.world.changes import a_failed_question, a_key
+from tests.factories.world.changes import (
+    a_failed_question,
+    a_key,
+    an_open_distillation,
+    an_open_recipe,
+    an_open_refinement,
+    an_open_teaching,
+)
 from tests.factories.world.site import World, make_world
-from workers.models import Attempt, Run, Worker
+from trainer.models import TrainingRun
+from workers.models import Attempt, Job, Run, Worker
 from workers.monitoring.table_sizes import table_sizes
 from zelo_site.admin.site import NAVIGATION, site
 from zelo_site.admin.spend import recent_spend, stored_projects
@@ -148,3 +157,53 @@ def test_strangers_sign_in_and_members_are_refused(world: World) -> None:
 
 def test_the_plugins_page_answers(world: World) -> None:
     assert world.client("admin").get(reverse("plugins")).status_code == 200
+
+
+def cancelled_in_the_admin(world: World, *jobs: Job) -> str:
+    """The page that follows after the superuser has cancelled these jobs and agreed to it."""
+    sent = {"action": "cancel", "_selected_action": [str(job.pk) for job in jobs], "index": "0"}
+    client, address = world.client("admin"), reverse("admin:workers_job_changelist")
+    question = client.post(address, sent).content.decode()
+    assert "Cancel these jobs?" in question and all(f"Job {job.pk} · {job.stage} · " in question for job in jobs)
+    return unescape(client.post(address, {**sent, "confirmed": "yes"}, follow=True).content.decode())
+
+
+def test_a_job_is_cancelled_by_the_verb_of_its_stage(world: World) -> None:
+    for make in (an_open_distillation, an_open_refinement, an_open_recipe, an_open_teaching):
+        make(world)
+    training = TrainingRun.objects.get(pk=world.known["training_id"])
+    Job.objects.create(project=training.project, stage="train", payload={"training_run": training.pk})
+    by_stage = {
+        "distill": "distillation.cancelled",
+        "recipe": "recipe.cancelled",
+        "refine": "refinement.cancelled",
+        "teaching": "teaching.cancelled",
+        "train": "training.cancelled",
+    }
+    jobs = list(Job.objects.filter(stage__in=by_stage, state=Job.State.OPEN))
+    assert {job.stage for job in jobs} == set(by_stage)
+    assert "5 changed." in cancelled_in_the_admin(world, *jobs)
+    assert set(Job.objects.filter(pk__in=[job.pk for job in jobs]).values_list("state", flat=True)) == {"cancelled"}
+    written = AuditEntry.objects.filter(actor=world.users["admin"]).values_list("action", flat=True)
+    assert set(by_stage.values()) <= set(written)
+    training.refresh_from_db()
+    assert training.state == TrainingRun.State.CANCELLED
+
+
+def test_a_job_that_cannot_be_cancelled_says_why(world: World) -> None:
+    run = Run.objects.get(pk=world.known["run_id"])
+    of_the_run = Job.objects.create(project=run.project, run=run, stage="pairs")
+    candidates = Job.objects.get(pk=world.known["job_id"])
+    body = cancelled_in_the_admin(world, of_the_run, candidates)
+    assert f"Job {of_the_run.pk} belongs to run {run.pk}. Cancel that run instead." in body
+    assert f"Job {candidates.pk} cannot be cancelled: its stage is candidates." in body
+    assert set(Job.objects.filter(pk__in=[of_the_run.pk, candidates.pk]).values_list("state", flat=True)) == {"open"}
+
+
+def test_an_ended_training_job_does_not_cancel_the_training_that_was_resumed(world: World) -> None:
+    training = TrainingRun.objects.get(pk=world.known["training_id"])
+    payload = {"training_run": training.pk}
+    ended = Job.objects.create(project=training.project, stage="train", payload=payload, state=Job.State.FAILED)
+    assert "was in that state already" in cancelled_in_the_admin(world, ended)
+    training.refresh_from_db()
+    assert training.state == TrainingRun.State.PLANNED
