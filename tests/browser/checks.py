@@ -1,12 +1,13 @@
-"""What every browser test checks: the page opened, and axe found no serious fault."""
+"""What every browser test checks: axe finds no serious fault, and nothing is wider than the screen, in every look."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.browser.conftest import Visit
+from tests.browser.conftest import LOOKS, WIDEST, Visit
 
 Start = Callable[..., Visit]
 
@@ -22,3 +23,30 @@ def serious_faults(visited: Visit) -> list[str]:
         for each in found
         if each["impact"] in SERIOUS
     ]
+
+
+def overflow(visited: Visit) -> int:
+    """By how many pixels the page is wider than the screen."""
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    return int(visited.page.evaluate(wide))
+
+
+def faults_in_looks(visited: Visit, name: str, looks: Iterable[str] = tuple(LOOKS)) -> dict[str, Any]:
+    """Faults of the open page by name and look; the page is loaded once, and stands in the first look again afterwards."""
+    looks, faults = list(looks), {}
+    for look in looks:
+        show_in(visited, look)
+        visited.picture(f"{name}-{look}")
+        if (wide := overflow(visited)) > 0:
+            faults[f"{name} overflows, {look}"] = wide
+        if serious := serious_faults(visited):
+            faults[f"{name}, {look}"] = serious
+    show_in(visited, looks[0])
+    return faults
+
+
+def show_in(visited: Visit, look: str) -> None:
+    """Change the size and the colours of the open page."""
+    options = WIDEST if look == "widest" else LOOKS[look]
+    visited.page.set_viewport_size(options["viewport"])
+    visited.page.emulate_media(color_scheme=options["color_scheme"])

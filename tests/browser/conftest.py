@@ -28,6 +28,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": WIDE, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light"},
 }
+WIDEST = {"viewport": {"width": 1920, "height": 1080}, "color_scheme": "light"}
 
 
 @pytest.fixture(scope="package")

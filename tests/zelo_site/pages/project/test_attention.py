@@ -26,7 +26,7 @@ from trainer.models import Reranker, TrainingRun
 from trainer.training.memory import OutOfMemory
 from workers.jobs import leasing
 from workers.jobs.leasing import JobClaim
-from workers.judging import batches
+from workers.judging import batches, streaming
 from workers.models import Job, JudgingTask
 from workers.monitoring.heartbeats import beat
 from workers.runs.advancing import advance
@@ -80,6 +80,7 @@ def _work(judge: Annotator) -> None:
 def test_each_failure_of_an_endpoint_says_what_happens_when_it_is_tried_again_and_what_to_do(
     fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, client: Client
 ) -> None:
+    monkeypatch.setattr(streaming, "PATIENCE_S", 0.5)
     changes: list[dict[str, Any]] = [{}, {"name": "impatient", "timeout_s": 0.25}]
     define_endpoints(monkeypatch, fake, *({"limits_per_model": True} | change for change in changes))
     owner = make_user()
