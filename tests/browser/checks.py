@@ -12,12 +12,15 @@ from tests.browser.conftest import LOOKS, WIDEST, Visit
 Start = Callable[..., Visit]
 
 
+AXE = Axe()
 SERIOUS = {"serious", "critical"}
 
 
 def serious_faults(visited: Visit) -> list[str]:
-    """What axe finds serious or critical, as one line each."""
-    found = Axe().run(visited.page).response["violations"]
+    """What axe finds serious or critical, as one line each; the page gets axe once."""
+    if not visited.page.evaluate("'axe' in window"):
+        visited.page.evaluate(AXE.axe_script)
+    found = visited.page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
     return [
         f"{each['id']}: {each['help']} at {each['nodes'][0]['target']} {each['nodes'][0]['html'][:120]}"
         for each in found

@@ -13,8 +13,8 @@ from playwright.sync_api import expect
 from labeling.access.links import make_link
 from labeling.models import Candidate, Project, Query
 from scoring.models import QueryFit, Score
-from tests.browser.checks import Start, serious_faults
-from tests.browser.conftest import LOOKS, Visit
+from tests.browser.checks import Start, faults_in_looks, overflow, show_in
+from tests.browser.conftest import Visit
 from tests.factories.pages import (
     candidates_of,
     judge,
@@ -99,33 +99,26 @@ def settle(visited: Visit) -> None:
         visited.page.wait_for_selector("#estimate .big")
 
 
-@pytest.mark.parametrize("look", list(LOOKS))
-def test_every_page_is_clean_in_every_look(
-    look: str, visit: Start, owner: User, project: Project, query: Query
-) -> None:
-    visited = visit(owner, look=look)
+def test_every_page_is_clean_in_every_look(visit: Start, owner: User, project: Project, query: Query) -> None:
+    visited = visit(owner)
     faults: dict[str, Any] = {}
     for name, address in addresses(project, query).items():
         visited.open(address)
         settle(visited)
-        visited.picture(f"{name}-{look}")
-        wide = visited.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        if wide > 0:
-            faults[f"{name} overflows"] = wide
-        if serious := serious_faults(visited):
-            faults[name] = serious
+        faults |= faults_in_looks(visited, name)
     assert not faults
     assert not visited.complaints
 
 
-@pytest.mark.parametrize("look", ["light", "phone"])
-def test_long_texts_and_a_thousand_candidates_fit(look: str, visit: Start, owner: User, project: Project) -> None:
+def test_long_texts_and_a_thousand_candidates_fit(visit: Start, owner: User, project: Project) -> None:
     query = make_query(project, size=1000, text="unbroken" * 60 + " " + "word " * 300, words="x" * 500)
     score(query, [1.0 - at / 500 for at in range(1000)])
-    visited = visit(owner, look=look)
+    visited = visit(owner)
     for path in (reverse("query", args=[project.slug, query.pk]), reverse("queries", args=[project.slug])):
-        page = visited.open(path)
-        assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+        visited.open(path)
+        for look in ("light", "phone"):
+            show_in(visited, look)
+            assert overflow(visited) <= 0, (path, look)
     assert not visited.complaints
 
 
@@ -241,12 +234,11 @@ def test_link_signs_in_by_one_press(visit: Start, owner: User) -> None:
     page.get_by_role("heading", name="Ada").wait_for()
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_strangers_pages_are_clean(look: str, visit: Start) -> None:
-    visited = visit(look=look)
+def test_strangers_pages_are_clean(visit: Start) -> None:
+    visited = visit()
     for path in (reverse("sign-in"), reverse("enter", args=["used-up"])):
         visited.open(path)
-        assert not serious_faults(visited)
+        assert faults_in_looks(visited, path.strip("/").replace("/", "-")) == {}
     visited.complaints = [each for each in visited.complaints if "404" not in each]
     assert not visited.complaints
 
