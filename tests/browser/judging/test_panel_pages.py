@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 @pytest.fixture
 def answered(project: Project) -> Project:
     """A third judge that closes circles, and three people, who find some pairs irrelevant."""
-    third = make_judge(project, name="contrary", plugin="openai-http")
+    third = make_judge(project, name="Qwen/Qwen3-Reranker-8B-Instruct-AWQ-" + "long" * 20, plugin="openai-http")
     people = [get_person(project, make_user(f"person{number}")) for number in range(3)]
     pairs = list(Pair.objects.filter(query__project=project).select_related("a", "b").order_by("id"))
     places = {pk: place for place, pk in enumerate(sorted({pk for pair in pairs for pk in (pair.a_id, pair.b_id)}))}
@@ -47,9 +47,9 @@ def answered(project: Project) -> Project:
 def test_the_pages_are_clean_in_every_look(visit: Start, owner: User, answered: Project) -> None:
     visited = visit(owner)
     faults: dict[str, Any] = {}
-    for name in ("scorecard", "people-agreement", "scale", "report"):
+    for name in ("scorecard", "agreement", "people-agreement", "scale", "report"):
         page = visited.open(reverse(name, args=[answered.slug]))
-        if name == "scorecard":
+        if name in ("scorecard", "agreement"):
             expect(page.get_by_role("heading", name="Contradictions")).to_be_visible()
             expect(page.locator(".circles li").first).to_be_visible()
         faults |= faults_in_looks(visited, f"panel-{name}")

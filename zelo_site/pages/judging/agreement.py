@@ -1,4 +1,4 @@
-"""Estimated judge quality, a fragment of the judges' page: sharpness, bias, weight, agreement.
+"""Estimated judge quality, a fragment of the judges' page and a page of its own: sharpness, bias, weight, agreement.
 
 `scoring.annotators.agreement` measures it on a sample, which is slow, so the page loads this fragment separately
 and the result is cached.
@@ -20,7 +20,7 @@ MOST_KAPPAS = 30
 
 
 def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
-    """Return the fragment."""
+    """Return the figures: a fragment of the judges' page, or a full page without JavaScript."""
     project = visible_project(request, slug)
     found = cache.get_or_set(f"zelo:agreement:{project.pk}", lambda: judge_figures(project), KEPT_S)
     circles = cache.get_or_set(f"zelo:cycles:{project.pk}", lambda: panel_cycles(project), KEPT_S)
@@ -37,5 +37,9 @@ def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
         "circles": circles,
         "shown_cycles": shown_cycles(circles),
         "may_change": may_change(request, project),
+        "here": "judges",
     }
-    return render(request, "zelo/judging/parts/agreement.html", context)
+    is_fragment = bool(request.headers.get("HX-Request"))
+    return render(
+        request, "zelo/judging/parts/agreement.html" if is_fragment else "zelo/judging/agreement.html", context
+    )
