@@ -37,7 +37,7 @@ from zelo_site.pages.queries import asking, bulk, pair, queries, query, where_ne
 from zelo_site.pages.rerankers import deployments, proof, refining, rerankers, snapshots, training
 from zelo_site.pages.server import audit, endpoints, plugins, server
 from zelo_site.pages.server import limits as operator_limits
-from zelo_site.pages.shell import documentation, finding
+from zelo_site.pages.shell import documentation, finding, icon
 from zelo_site.security import second_factor_page
 
 urlpatterns = [
@@ -169,6 +169,7 @@ urlpatterns = [
     path("p/<slug:slug>/failures/", failures.failures_page, name="failures"),
     path("p/<slug:slug>/compare/", include("zelo_site.pages.annotation.urls")),
     path("api/v1/", api.urls),
+    path("favicon.ico", icon.icon, name="icon"),
     path("healthz", health.healthz, name="healthz"),
     path("readyz", health.readyz, name="readyz"),
     path("metrics", metrics.metrics, name="metrics"),

@@ -19,7 +19,7 @@ from zelo_site import urls
 pytestmark = pytest.mark.django_db
 # Addresses that programs ask without a key: whether the ranking server works (it does not run here), and what is no address.
 WITHOUT_KEY = {"health": 503, "unknown-address": 404, "unknown-operation": 404, "healthz": 200, "readyz": 200}
-PUBLIC = {"sign-in", "enter", "set-language"}
+PUBLIC = {"sign-in", "enter", "set-language", "icon"}
 
 
 def test_link_signs_in_once(client: Client) -> None:

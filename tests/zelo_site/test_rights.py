@@ -156,6 +156,7 @@ PAGES: dict[str, dict[str, Roles]] = {
     "rerank-score": {"POST": For.KEYS},
     "rerank-info": {"GET": For.KEYS},
     "health": {"GET": For.ALL},  # 503: no ranking server runs here
+    "icon": {"GET": For.ALL},
     "healthz": {"GET": For.ALL},
     "readyz": {"GET": For.ALL},
     "metrics": {"GET": For.STAFF},
@@ -462,7 +463,7 @@ def ask_for_page(name: str, method: str, world: World) -> None:
     address = reverse(name, kwargs={key: known[key] for key in named})
     form = {field: value.format(**world.known) for field, value in FORMS.get(name, {}).items()}
     found = outcomes(world, lambda client: client.post(address, form) if method == "POST" else client.get(address))
-    if name in {"sign-in", "enter", "healthz", "readyz"}:
+    if name in {"sign-in", "enter", "icon", "healthz", "readyz"}:
         assert set(found.values()) == {"let in"}
     elif name in {"health", "unknown-address", "unknown-operation"}:
         assert set(found.values()) == {"error 503" if name == "health" else "not found"}

@@ -181,7 +181,7 @@ EXEMPT = {
 }
 
 READ_ONLY = {
-    "docs", "doc", "doc-image", "find",
+    "docs", "doc", "doc-image", "find", "icon",
     "admin:index", "admin:storage", "admin:plugins", "admin:jsi18n", "admin:workers_job_changelist", "admin:workers_worker_changelist",
     "admin:workers_endpointstate_changelist", "admin:labeling_auditentry_changelist", "admin:labeling_membership_change",
     "admin:labeling_accesslink_change", "admin:labeling_apitoken_change", "admin:workers_run_change", "admin:workers_judgingtask_change",

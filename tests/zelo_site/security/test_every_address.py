@@ -36,7 +36,7 @@ IN_A_SNAPSHOT = {"agreement", "report", "GET /projects/{slug}/agreement", "GET /
 FOR_STAFF = {"new-project", "preview-import", "import-archive", "doctor", "plugins", "POST /projects", "POST /archives"}
 # Nobody needs to sign in for these.
 FOR_VISITORS = {
-    "sign-in", "enter", "set-language", "health", "healthz", "readyz", "metrics", "unknown-address", "unknown-operation",
+    "sign-in", "enter", "icon", "set-language", "health", "healthz", "readyz", "metrics", "unknown-address", "unknown-operation",
     "rerank-info", "rerank-models",
 }  # fmt: skip
 # Its change ends the session that asks.

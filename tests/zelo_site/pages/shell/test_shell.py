@@ -159,3 +159,9 @@ def test_markup_and_scripts_in_a_document_are_text() -> None:
     assert "<script" not in shown.html and "<b>" not in shown.html
     assert "javascript:" not in re.sub(r">[^<]*<", "><", shown.html)
     assert [each.anchor for each in shown.headings] == ["same", "same-1"]
+
+
+def test_the_icon_of_pages_that_name_none_is_the_mark(client: Client) -> None:
+    answer = client.get("/favicon.ico")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/svg+xml")
+    assert b"<svg" in answer.content
