@@ -6,7 +6,6 @@ from pathlib import Path
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse
-from django.views.decorators.cache import cache_control
 from django.views.decorators.http import require_safe
 
 import zelo_site
@@ -16,7 +15,6 @@ MARK = Path(zelo_site.__file__).parent / "static" / "zelo" / "mark.svg"
 
 @login_not_required
 @require_safe
-@cache_control(public=True, max_age=86400)
 def icon(request: HttpRequest) -> HttpResponse:
     """Send zelo's mark."""
     return HttpResponse(MARK.read_bytes(), content_type="image/svg+xml")
