@@ -79,19 +79,19 @@ def test_judges_take_turns_until_measured_and_then_the_sharp_one_is_asked() -> N
 
 def test_a_price_counts() -> None:
     project = make_project(queries=QUERIES, documents=DOCUMENTS)
-    sharp, guesses = make_panel(project)
-    run = started(project, [sharp, guesses])
-    for judge, cost in ((sharp, 100_000), (guesses, 100)):
+    dear, cheap = make_judges(project, 2)
+    run = started(project, [dear, cheap])
+    for judge, cost in ((dear, 100_000), (cheap, 100)):
         Attempt.objects.create(
-            task_id=1, fence=judge.pk, run=run, annotator=judge, outcome="preference", cost_micros=cost
+            task_id=2**40, fence=judge.pk, run=run, annotator=judge, outcome="preference", cost_micros=cost
         )
-    assert judge_choice.prices([sharp.pk, guesses.pk]) == [100_000.0, 100.0]
-    assert judge_choice.prices([guesses.pk, sharp.pk]) == [100.0, 100_000.0]
+    assert judge_choice.prices([dear.pk, cheap.pk]) == [100_000.0, 100.0]
+    assert judge_choice.prices([cheap.pk, dear.pk]) == [100.0, 100_000.0]
     judge_all(run)
     rate_stale(project.pk)
     advance(run.pk)
     later = asked(run)
-    assert later[guesses.pk] > later[sharp.pk], "no judge is a hundred times as sharp"
+    assert later[cheap.pk] > later[dear.pk], "both are equally sharp"
 
 
 def test_sides_balance_what_was_asked_before() -> None:
