@@ -43,6 +43,7 @@ from benchmarks.serving_world import MAX_LENGTH, published, served  # noqa: E402
 CLIENTS = 16
 SHORTEST, LONGEST = 200, 3000  # characters of a document, log-uniform
 SIZES_KB = (12, 75)
+GATE_LISTS, AT_ONCE = 100, 8  # of few lists a single swapped pair would decide
 LISTS, LIST_KB = 200, 15  # what publishing compares the forms on
 SOURCES = (
     "argparse asyncio collections csv datetime decimal doctest email fractions functools heapq http.cookiejar inspect"
@@ -82,7 +83,7 @@ def main() -> None:
     with served("zelo-serving-", lambda home, address: publish_reranker(home, address, plan)) as ((ask, folder), _):
         shown = forms_of(folder)
         loop, texts = predict_loop(folder / "merged"), words()
-        found["order_kept"] = order_kept(ask, loop, [make_request(texts, 12, seed) for seed in range(4)])
+        found["order_kept"] = order_kept(ask, loop, [make_request(texts, 12, seed) for seed in range(GATE_LISTS)])
         print(f"{'documents':>10} {'clients':>8} {'product':>12} {'loop':>12} {'ratio':>7}")
         for kilobytes in SIZES_KB:
             requests = [make_request(texts, kilobytes, 100 + seed) for seed in range(plan.alone[kilobytes])]
@@ -122,7 +123,7 @@ def order_kept(product: Score, peer: Score, requests: Sequence[Request]) -> int:
     from trainer.serving.forms.order_gate import agreement
 
     exact = [np.array(peer(request)) for request in requests]
-    with ThreadPoolExecutor(len(requests)) as pool:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
         together = [np.array(each) for each in pool.map(product, requests)]
     alone = [np.array(product(request)) for request in requests]
     problem = agreement(

@@ -35,8 +35,9 @@ PASS_TOKENS = 1024
 # How close documents are that are computed again: quantiles that are tried, and the tau at which one suffices.
 QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.995, 1.0)
 SURE_TAU = 0.9995
-# With fewer lists than this, chance may pass a small distance; then the largest difference of errors is taken.
-ENOUGH_LISTS = 20
+# Of few lists, chance passes a small distance: below the first number the largest difference of errors is taken, below the
+# second one only large quantiles are tried. A distance that 31 lists passed put 1 pair in 850 of 100 others in the wrong order.
+FEW_LISTS, ENOUGH_LISTS, CAUTIOUS = 20, 200, 0.95
 log = logging.getLogger(__name__)
 
 
@@ -151,7 +152,8 @@ def set_close(scorer: RefinedScorer, lists: Sequence[CheckedList]) -> Agreement:
     first = [_passes(scorer, each.pairs) for each in lists]
     errors = [own - each.exact for own, each in zip(first, lists, strict=True)]
     differences = np.concatenate([np.abs(np.subtract.outer(each, each)).ravel() for each in errors])
-    for share in QUANTILES if len(lists) >= ENOUGH_LISTS else QUANTILES[-1:]:
+    least = 1.0 if len(lists) < FEW_LISTS else CAUTIOUS if len(lists) < ENOUGH_LISTS else 0.0
+    for share in [each for each in QUANTILES if each >= least]:
         scorer.close = float(np.quantile(differences, share))
         refined = []
         for own, each in zip(first, lists, strict=True):
