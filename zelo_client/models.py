@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -36,8 +37,9 @@ class Work(Answer):
     state: str
 
     @property
+    @abstractmethod
     def address(self) -> str:
-        raise NotImplementedError
+        """The path of the work's own resource, below `/api/v1`."""
 
     @property
     def counted(self) -> tuple[int, int]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
+from tests.zelo_site.rights.pages import PAGES
 
 P = "/projects/{slug}"
 OVER_REST: dict[str, tuple[str, ...]] = {
@@ -120,19 +119,4 @@ WITHOUT: dict[str, str] = {
 
 def changing_pages() -> set[str]:
     """Names of all pages that the table of rights lists with POST, which a test there keeps complete."""
-    tree = ast.parse((Path(__file__).parent / "test_rights.py").read_text(encoding="utf-8"))
-    tables = {
-        node.target.id if isinstance(node, ast.AnnAssign) else node.targets[0].id: node.value
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign | ast.Assign)
-        and isinstance(node.target if isinstance(node, ast.AnnAssign) else node.targets[0], ast.Name)
-    }
-    pages = tables["PAGES"]
-    assert isinstance(pages, ast.Dict)
-    found = set()
-    for key, value in zip(pages.keys, pages.values, strict=True):
-        table = tables[value.id] if isinstance(value, ast.Name) else value
-        assert isinstance(key, ast.Constant) and isinstance(table, ast.Dict)
-        if "POST" in {each.value for each in table.keys if isinstance(each, ast.Constant)}:
-            found.add(str(key.value))
-    return found
+    return {name for name, table in PAGES.items() if "POST" in table}

@@ -1,6 +1,6 @@
 """Every page and operation, asked by keys of each scope, by staff, superusers, removed members and deactivated users.
 
-The rights of members stand in `tests/zelo_site/test_rights.py`. Here no address needs a row of its own: a removed member finds
+The rights of members stand in `tests/zelo_site/rights/`. Here no address needs a row of its own: a removed member finds
 nothing of the project, a deactivated user signs in, and a superuser is refused nothing.
 """
 

@@ -33,7 +33,7 @@ from trainer.serving.forms.catalogue import (
     form_called,
     forms,
 )
-from trainer.serving.forms.choice import choice_from, choose, exact_lists, logits_of, set_close
+from trainer.serving.forms.choice import ENOUGH_LISTS, FEW_LISTS, choice_from, choose, exact_lists, logits_of, set_close
 from trainer.serving.forms.lists import FOLDER, MOST_DOCUMENTS, read_lists, texts_of
 from trainer.serving.forms.pairs import MOST_PADDING
 from trainer.serving.forms.publication import check_forms
@@ -194,9 +194,12 @@ def test_close_documents_are_computed_again_and_only_to_the_place_that_counts(ch
     assert set_close(scorer, lists).problem() == ""
     for each in lists:
         assert np.argsort(-logits_of(scorer, each.pairs)).tolist() == np.argsort(-each.exact).tolist()
-    cautious = scorer.close
-    set_close(scorer, lists * 5)
-    assert scorer.close < cautious, "few lists do not choose a small distance"
+    shortest = min(lists, key=lambda each: len(each.pairs))
+    distances = []
+    for count in (1, FEW_LISTS, ENOUGH_LISTS):
+        set_close(scorer, [shortest] * count)
+        distances.append(scorer.close)
+    assert distances[0] > distances[1] > distances[2], "the fewer lists, the larger the distance"
 
 
 def test_lists_are_whole_queries_of_the_rows() -> None:
