@@ -129,7 +129,19 @@ def test_numerics_and_records_load_without_django() -> None:
 def test_no_module_outgrows_its_reader() -> None:
     long = {
         path.relative_to(ROOT).as_posix(): lines
-        for path in sources(*PACKAGES)
+        for path in sources(*PACKAGES, "tests", "benchmarks")
         if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 500
     }
     assert long == {}
+
+
+def test_every_benchmark_starts_as_a_file() -> None:
+    """`python benchmarks/NAME.py` puts the folder of the file on the path, where the packages are not."""
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
+    commands = {
+        name: text
+        for name, text in texts.items()
+        if "ArgumentParser(" in text and re.search(r"^ *from (benchmarks|tests)\b", text, re.MULTILINE)
+    }
+    assert len(commands) > 10
+    assert [name for name, text in commands.items() if "sys.path[0] = " not in text] == []
