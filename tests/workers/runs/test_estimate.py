@@ -109,15 +109,15 @@ def test_pages_show_the_estimate_beside_the_spend(admin_client: Client) -> None:
 def test_a_run_is_held_to_its_bound_however_many_calls_are_retried(fake: FakeJudge) -> None:
     project = make_texts(documents=24)
     sure, flaky = (make_judge(project, name, mode="logprob") for name in ("sure", "flaky"))
-    fake.set_judge("flaky", fault_rates={"truncated_json": 0.3})
+    fake.set_judge("flaky", fault_rates={"truncated_json": 0.2})  # so few that the judge is never paused for them
     needed = totals_of_run(work_off(start_run(project, judges=[sure], sampler="cycles", seed=1), [sure]).pk)
     run = start_run(project, judges=[flaky], sampler="cycles", seed=1)
     expected = run.estimate
     assert expected["most_calls"] >= 5 * expected["calls"]
-    # As if the texts were as dense as a bound assumes: it has room for one retry in ten.
+    # As if the texts were as dense as a bound assumes: it has room for one retry in twenty.
     tight = {
-        "most_tokens": (needed.input_tokens + needed.output_tokens) * 11 // 10,
-        "most_cost_micros": needed.cost_micros * 11 // 10,
+        "most_tokens": (needed.input_tokens + needed.output_tokens) * 21 // 20,
+        "most_cost_micros": needed.cost_micros * 21 // 20,
     }
     Run.objects.filter(pk=run.pk).update(estimate=expected | tight)
     run = work_off(run, [flaky])
@@ -127,7 +127,7 @@ def test_a_run_is_held_to_its_bound_however_many_calls_are_retried(fake: FakeJud
     assert spent.input_tokens + spent.output_tokens <= tight["most_tokens"]
     run = work_off(change_budgets(run, {}), [flaky])
     assert not run.is_spent and "question_tokens" not in run.estimate
-    assert totals_of_run(run.pk).calls > 1.2 * expected["calls"]
+    assert totals_of_run(run.pk).calls > 1.12 * expected["calls"]
 
 
 def test_a_retry_that_a_person_orders_raises_the_bound(fake: FakeJudge) -> None:
