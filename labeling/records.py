@@ -298,7 +298,7 @@ def check_answer(kind: AnswerKind, preference: float | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CallPlaces:
-    """Where the two documents of a judgment stood in a call about a set of `size` documents; places count from 0.
+    """The places of a judgment's two documents in a call about a set of `size` documents; places count from 0.
 
     Judgments with the same `call` come from one call, so their errors are correlated.
     """

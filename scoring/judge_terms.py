@@ -1,4 +1,4 @@
-"""What the choice of a judge goes by: each judge's measured sharpness, bias and errors. Writes nothing.
+"""Inputs to the choice of a judge: each judge's measured sharpness, bias and errors. Writes nothing.
 
 Called when a round of a run with the allocation `informative` is planned. The mathematics is in
 `scoring.numerics.judges.informative`.
@@ -39,7 +39,7 @@ class _Known:
 
 
 def panel_terms(project: Project, judges: Sequence[int], prices: Sequence[float]) -> PanelTerms:
-    """What is known of these judges (annotator ids) at these prices of an answer, in the order given.
+    """The terms of these judges (annotator ids) at these prices of an answer, in the order given.
 
     Stored measurements count; where one is missing and every judge has answers enough, all are measured now.
     """
@@ -180,7 +180,7 @@ GROUP BY ended.candidate_id, asked.annotator_id
 
 
 def seen_candidates(candidates: IntArray, judges: Sequence[int]) -> SeenCandidates:
-    """What these judges were asked about these candidates (ids, distinct), answered or queued, and their strengths."""
+    """Questions to these judges about these candidates (ids, distinct), answered or queued, and their strengths."""
     row_of = {candidate: row for row, candidate in enumerate(candidates.tolist())}
     column_of = {judge: column for column, judge in enumerate(judges)}
     seen = SeenCandidates.none(len(candidates), len(judges))

@@ -1,4 +1,4 @@
-"""Which trainer suits a base and a number of training queries, and why. Imports no Django, and no torch.
+"""Recommends a trainer for a base and a number of training queries, with the reason. Imports no Django, and no torch.
 
 REST, command and demo train with the recommended trainer if the request names none; the form marks it.
 """

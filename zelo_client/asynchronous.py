@@ -89,7 +89,7 @@ class AsyncZelo:
         return await self.send(requests.start_run(slug, judges, order))
 
     async def estimate(self, slug: str, judges: Sequence[str | Mapping[str, Any]], **order: Any) -> Estimate:
-        """What a run would ask and cost; nothing is stored."""
+        """The questions and cost of a run before it starts; nothing is stored."""
         return await self.send(requests.estimate(slug, judges, order))
 
     async def wait(self, work: W, *, timeout_s: float = 86_400.0, every_s: float = 1.0) -> W:

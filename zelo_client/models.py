@@ -1,4 +1,4 @@
-"""What the server answers, typed. Fields that a newer server adds are kept as attributes."""
+"""The server's responses as typed models. Fields that a newer server adds are kept as attributes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Project(Answer):
 
 
 class Imported(Answer):
-    """What was stored; for a file that the server leaves to a worker, the number of its job alone."""
+    """Counts of the stored rows; for a file that the server leaves to a worker, the number of its job alone."""
 
     queries: int = 0
     documents: int = 0
@@ -159,9 +159,7 @@ class LimitAhead(Answer):
 
 
 class Estimate(Answer):
-    """What a run would ask and cost; `most_` figures are upper bounds, costs in millionths of a dollar. `limits`: what ends
-    it earlier.
-    """
+    """The estimate of a run: `most_` figures are upper bounds, costs in millionths of a dollar; `limits` may end it earlier."""
 
     pairs: int
     calls: int

@@ -30,7 +30,7 @@ class DataFile:
 
 
 class _Left:
-    """What all files of a set together may still hold."""
+    """The bytes that all files of a set together may still hold."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -129,7 +129,7 @@ REFUSE = "refuse"
 
 
 def repeated_answers(reader: Importer) -> str:
-    """What a format does with two answers of one annotator to the same question: refuse, last or mean."""
+    """The format's rule for two answers of one annotator to the same question: refuse, last or mean."""
     return str(getattr(reader.options, "repeated_answers", REFUSE))
 
 
@@ -195,7 +195,7 @@ def _without_rows(left_out: LeftOutRows | None, file: str) -> ImportFailed:
 
 
 def _note_import(project: Project, summary: ImportSummary, file: str, *, by: Any) -> None:
-    """What is new is one entry, replaced grades are another; a file that changed nothing leaves none."""
+    """Write one audit entry for new rows and another for replaced grades; none for a file that changed nothing."""
     created = {
         name: count
         for name in ("queries", "documents", "candidates", "grades", "judgments", "ratings")

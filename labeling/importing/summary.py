@@ -1,4 +1,4 @@
-"""What an import did, or why it did nothing."""
+"""The summary of an import: its counts, or the reason why it stored nothing."""
 
 from __future__ import annotations
 

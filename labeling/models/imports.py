@@ -1,4 +1,4 @@
-"""What was imported, and the rows that were left out."""
+"""Models of past imports and of the rows that were left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which judges count in a project's scores: the rater's option `judges` names them, and the fits leave out all others.
+"""The judges that count in a project's scores: the rater's option `judges` names them, and the fits leave out all others.
 
 `scoring.rating` and `scoring.project_fits` fit only counted votes; pages still show and measure every judge.
 """

@@ -1,4 +1,4 @@
-"""What the votes of a panel's students are worth in a project: fits and designs weigh them by it.
+"""Weights of the votes of a panel's students in a project, for fits and designs.
 
 `scoring.project_fits` measures and stores it with the judges' weights; the mathematics is in
 `scoring.numerics.judges.student_weight`.
@@ -31,7 +31,7 @@ def student_ids(project_ids: Sequence[int]) -> list[int]:
 
 
 def votes_of(read: ProjectColumns, annotators: Sequence[int]) -> BoolArray:
-    """Which votes are of these annotators, bool[m]."""
+    """A mask of the votes by these annotators, bool[m]."""
     return np.asarray(np.isin(read.annotator_ids, list(annotators))[read.columns.judge])
 
 

@@ -137,7 +137,7 @@ class Adaptive(plugins.Sampler):
         return found[:0] if self._is_finished(posterior, chosen, rng) else sets.within_budget(found, budget)
 
     def _budget(self, state: QueryState, budget: int) -> int:
-        """What `pairs_per_candidate` leaves; preferences of one call count by their weight, as they are correlated."""
+        """The budget that `pairs_per_candidate` leaves; preferences of one call count by their weight, as they are correlated."""
         used = len(state.pairs)
         if state.weight is not None:
             used = int(np.ceil(np.where(state.weight > 0.0, np.minimum(state.weight, 1.0), 1.0).sum() - 1e-9))

@@ -51,7 +51,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class ImportedRequests:
-    """What became of logged requests: new queries and documents, and the requests whose query the project has already."""
+    """Result of an import of logged requests: new queries and documents, and requests whose query the project already has."""
 
     requests: int
     queries: int
@@ -60,7 +60,7 @@ class ImportedRequests:
 
 
 def answered(path: str, content: bytes, reply: bytes) -> Answered | None:
-    """What a request and its successful answer hold; None for addresses that rank nothing, and for several queries."""
+    """The contents of a request and its successful answer; None for addresses that rank nothing, and for several queries."""
     address = normal(path)
     try:
         body, _ = read_body(content)

@@ -38,7 +38,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a request gets. `version` answers; `shadow` computes it afterwards; `is_logged`: it is stored.
+    """The route of a request. `version` answers; `shadow` computes it afterwards; `is_logged`: it is stored.
 
     Without a `deployment_id` the request named a reranker, and is neither compared nor stored.
     """
@@ -53,7 +53,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a model name stands for: a reranker, or a deployment with its versions and settings."""
+    """The target of a model name: a reranker, or a deployment with its versions and settings."""
 
     current: Version
     deployment_id: int | None = None
@@ -95,7 +95,7 @@ def usable_deployments(user: Any) -> list[Deployment]:
 
 
 def find_target(user: Any, name: str, *, embeds: bool = False) -> Target:
-    """What `name` stands for. Names of deployments come first. Raises UnknownReranker.
+    """The reranker or deployment that `name` stands for. Names of deployments come first. Raises UnknownReranker.
 
     Without a name it is the only deployment, or else the only reranker. `embeds`: among embedding students.
     """

@@ -1,4 +1,4 @@
-"""Which keys belong to a share, and how two orders agree, as pure functions. Imports no Django."""
+"""Pure functions that choose the keys of a share and measure the agreement of two orders. Imports no Django."""
 
 from __future__ import annotations
 

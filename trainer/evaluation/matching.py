@@ -39,7 +39,7 @@ def answered_queries(rows: Mapping[str, FloatArray], run: RunRanks | None) -> se
 def matched_of(
     kept: Sequence[EvaluationQuery], judged: int, rows: Mapping[str, FloatArray], run: RunRanks | None
 ) -> Matched:
-    """What the scores of the queries `kept` cover, of the `judged` that the reference judges."""
+    """The coverage of the scores of the queries `kept`, among the `judged` that the reference judges."""
     documents = sum(int(np.isfinite(rows[query.id]).sum()) for query in kept)
     counts = {
         "queries": len(kept),

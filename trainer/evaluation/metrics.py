@@ -75,7 +75,7 @@ class EvaluationQuery:
 
 @dataclass(frozen=True, slots=True)
 class RunRanks:
-    """What a run file says beyond the candidates, by query id.
+    """Contents of a run file beyond the candidates, by query id.
 
     `named`: how many documents it names. `others`: negated ranks float64[m] of the graded documents that are no
     candidates, in the order of `EvaluationQuery.other_grades`, NaN where it does not name them; no entry where m is 0.

@@ -1,4 +1,4 @@
-"""What changes between two evaluations: queries that gained or lost, and the documents that moved within one.
+"""Changes between two evaluations: queries that gained or lost, and the documents that moved within one.
 
 Evaluations keep every document's score, so nothing here calls a model. `trainer.evaluation.leaderboard` stores them.
 """

@@ -132,7 +132,7 @@ def check_files(adapter: Path) -> None:
 
 
 def facts_of_base(base: Base) -> dict[str, Any]:
-    """What a manifest says of the base."""
+    """The facts about the base that a manifest states."""
     return {
         "name": base.name,
         "kind": base.kind,

@@ -125,7 +125,7 @@ class LoadedReranker:
 
     @property
     def exact(self) -> ExactPart:
-        """What computes the rows of `unsure`."""
+        """The model that computes the rows of `unsure`."""
         return self._exact
 
     def ranked(self, outputs: Sequence[float], *, top_n: int | None = None) -> list[Ranked]:

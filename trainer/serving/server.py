@@ -239,7 +239,7 @@ class RerankApp:
             return _json(500, error_body(dialect, RerankRefused(500, told)))
 
     async def _caller(self, path: str, headers: dict[str, str], scope: Scope) -> Caller:
-        """Who sends the request. Raises RerankRefused for a key that is not valid."""
+        """The sender of the request. Raises RerankRefused for a key that is not valid."""
         ends_at = time.monotonic() + deadline_s(headers)
         given = headers.get("authorization", "")
         if self._service_keys is None or self._is_service_key(given):

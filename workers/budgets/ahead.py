@@ -20,7 +20,7 @@ NOBODY = 0
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What the judges of a run at one endpoint are expected to spend, and at most; "" for judges without an endpoint."""
+    """Expected and maximum spend of a run's judges at one endpoint; "" for judges without an endpoint."""
 
     endpoint: str
     calls: int

@@ -88,7 +88,7 @@ class CapReached(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the estimate of a run says that it spends at most, and what one question takes at most; money in millionths of a dollar."""
+    """The estimate's maximum spend of a run, and of one question; money in millionths of a dollar."""
 
     tokens: int
     cost_micros: int
@@ -144,7 +144,7 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a limit, below zero where more was reserved; None without a limit."""
+    """The rest of a limit, below zero where more was reserved; None without a limit."""
 
     calls: int | None = None
     tokens: float | None = None
@@ -220,7 +220,7 @@ class SpendLimit:
         return SPENT[self.whose, unit] % {"n": number, **named}
 
     def left(self, annotator_id: int) -> Left:
-        """What is left once the calls in flight have cost their mean price."""
+        """The rest of the limit once the calls in flight have cost their mean price."""
         budgets = self.budgets
         judges = {*self.spent, annotator_id} if self.question else {annotator_id}
         known = {**self.spent, **{judge: self._expected(judge) for judge in judges}}
@@ -274,7 +274,7 @@ class SpendLimit:
 
 
 def read_caps(project_id: int) -> Budgets:
-    """What all runs of a project may spend together."""
+    """The caps on the spend of all runs of a project together."""
     caps = Caps.objects.filter(project_id=project_id).values_list("calls", "tokens", "cost_micros").first()
     return Budgets(None, *caps) if caps else Budgets()
 
@@ -416,7 +416,7 @@ def standing(run: Run) -> Standing:
 
 @dataclass(frozen=True, slots=True)
 class _Least:
-    """What the limit that leaves a judge the fewest questions leaves it."""
+    """The tightest limit of a judge: the fewest questions that any limit leaves it."""
 
     room: int
     reason: str

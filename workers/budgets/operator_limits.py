@@ -111,7 +111,7 @@ GROUP BY annotator_id
 
 
 def spend_of_rule(rule: OperatorRule) -> dict[int, JudgeSpend]:
-    """What counts towards a limit, by judge."""
+    """The spend that counts towards a limit, by judge."""
     values = {"endpoint": rule.endpoint, "project": rule.project_id, "daily": rule.is_daily}
     return {row[0]: JudgeSpend(*row[1:]) for row in _rows(_SPENT, values)}
 

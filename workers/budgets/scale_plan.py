@@ -20,7 +20,7 @@ class BadScale(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What was measured (docs/scale.md), on a busy machine of two cores. Rows a second of one process, unless the name says otherwise;
+    """Measured rates (docs/scale.md), on a busy machine of two cores. Rows a second of one process, unless the name says otherwise;
     bytes with indexes.
 
     `database_s`: judgments a second that one PostgreSQL claims and stores. `host_calls_s`: calls over HTTP a second of one host with

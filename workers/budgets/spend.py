@@ -1,4 +1,4 @@
-"""What runs, projects and judges have spent: sums of the few `Spend` rows that triggers keep up to date.
+"""Spend of runs, projects and judges: sums of the few `Spend` rows that triggers keep up to date.
 
 `workers.budgets.limits` compares the sums with the budgets. Rejected: adding up the attempts at each claim, which takes
 longer with every call that was ever made.
@@ -26,7 +26,7 @@ MOST_CALLS = "most_calls_per_comparison"
 
 @dataclass(frozen=True, slots=True)
 class JudgeSpend:
-    """What one judge has spent. `tokens` and `cost_micros` are totals; `tokens_a_call` and `cost_a_call` are means over its
+    """The spend of one judge. `tokens` and `cost_micros` are totals; `tokens_a_call` and `cost_a_call` are means over its
     answered calls, None before the first. `unreached` calls failed before a model read them, at no cost. The price of
     calls `in_flight` and of `lost` ones (their worker crashed, and they may have been paid) is not known.
     """
@@ -113,12 +113,12 @@ WHERE outcome = ANY(%s)
 
 
 def spend_of_run(run_id: int) -> dict[int, JudgeSpend]:
-    """What a run has spent, by judge."""
+    """The spend of a run, by judge."""
     return _read(_OF_RUN, run_id)
 
 
 def spend_of_project(project_id: int) -> dict[int, JudgeSpend]:
-    """What all runs of a project have spent, by judge; its probes, trials and teachings are under 0."""
+    """The spend of all runs of a project, by judge; its probes, trials and teachings are under 0."""
     calls, read, written, cost = _row(_OF_CHECKS, {"id": project_id})
     return {**_read(_OF_PROJECT, project_id), 0: JudgeSpend(calls=calls, tokens=read + written, cost_micros=cost)}
 

@@ -20,7 +20,7 @@ FORMER = "former member"
 
 
 def count_account(user: Any) -> dict[str, int]:
-    """What goes with an account (`memberships`, `keys`, `links`), and what stays without its name (`judgments`)."""
+    """Counts of the rows deleted with an account (`memberships`, `keys`, `links`) and kept without its name (`judgments`)."""
     return {
         "memberships": Membership.objects.filter(user=user).count(),
         "keys": ApiToken.objects.filter(user=user).count(),

@@ -1,4 +1,4 @@
-"""What can be deleted, and how much goes with it.
+"""Targets of deletion, and counts of the rows deleted with them.
 
 A `Target` names rows of one kind in one project. `counted` says what would go, before anything is deleted: pages, REST and
 the command show it. Accounts are in `workers.deletion.accounts`.
@@ -71,7 +71,7 @@ COUNT_LABELS: Mapping[str, str] = {
 
 
 class DeletionRefused(ValueError):
-    """What was to be deleted cannot be; the message says why and what to do."""
+    """The target cannot be deleted; the message says why and what to do."""
 
 
 class UnknownTarget(LookupError):
@@ -92,7 +92,7 @@ class Target:
         return KINDS[self.kind].model._base_manager.filter(pk__in=self.ids)
 
     def counted(self) -> Counts:
-        """What goes, by the keys of `COUNT_LABELS`; kinds without rows are left out."""
+        """Counts of the rows to delete, by the keys of `COUNT_LABELS`; kinds without rows are left out."""
         found = KINDS[self.kind].counts(self)
         return {key: found[key] for key in COUNT_LABELS if found.get(key)}
 
@@ -135,7 +135,7 @@ def find_target(project: Project, kind: str, ids: int | str | list[int]) -> Targ
 
 
 def _of_candidates(candidates: QuerySet[Candidate]) -> Counts:
-    """What goes with candidates."""
+    """The rows deleted with candidates."""
     pairs = Pair.objects.filter(Q(a__in=candidates) | Q(b__in=candidates))
     return {
         "candidates": candidates.count(),
@@ -228,7 +228,7 @@ def judges_using(target: Target) -> QuerySet[Annotator]:
 
 
 def count_project(project: Project) -> Counts:
-    """What goes with a project."""
+    """Counts of the rows deleted with a project."""
     snapshots = own_snapshots(project)
     found = {
         **_of_judgments(Judgment.objects.filter(annotator__project=project)),

@@ -1,4 +1,4 @@
-"""What a judge needs so that its questions can be sent in batches: the provider's files and batches, limits, results.
+"""Contract of judges whose questions can be sent in batches: the provider's files and batches, limits, results.
 
 Providers answer a batch of requests within a day at a lower price. `workers.judging.provider_batches` forms the batches
 and follows them; the judge `openai-http` implements the protocols. Imports no Django.

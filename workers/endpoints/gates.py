@@ -72,7 +72,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a process may do until its next report; None for requests or tokens is no limit.
+    """The grant of a process until its next report; None for requests or tokens is no limit.
 
     `closed_s`: no call may start for so long. `failures`, `outage_s`: those of all processes so far.
     """

@@ -1,4 +1,4 @@
-"""What a process has learned about the parameters that an endpoint accepts, by endpoint and model.
+"""Parameters that an endpoint accepts, as far as a process has learned, by endpoint and model.
 
 A judge learns from a rejected request and sends the next one so that it is accepted. `workers.endpoints.limiter` shares
 what was learned with all other processes, in the endpoint's row. Imports no Django.
@@ -75,7 +75,7 @@ _known: dict[str, dict[str, Learned]] = {}
 
 
 def recall(identity: str, model: str) -> Learned:
-    """What is known of a model at the endpoint with this channel identity."""
+    """The learned facts about a model at the endpoint with this channel identity."""
     found = _known.get(identity, {}).get(model)
     return found if found is not None and time.time() - found.at < EXPIRES_S else Learned()
 

@@ -56,7 +56,7 @@ COMPLETIONS = "/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a call sends beside its body, as read at that moment: the key and all values of headers and query."""
+    """Secrets and parameters of a call, read at that moment: the key and all values of headers and query."""
 
     key: pydantic.SecretStr | None
     headers: tuple[tuple[str, str], ...]

@@ -82,7 +82,7 @@ def read_place(env: str, file: Path | None) -> str:
 
 
 def _problem(value: str) -> str:
-    """What is wrong with a value as it would be sent, without showing it; empty if nothing is."""
+    """The problem of a value as it would be sent, without showing it; empty if there is none."""
     if not value.strip():
         return "is empty; leave the name out instead"
     if not value.isascii() or not value.isprintable():

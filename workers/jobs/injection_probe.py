@@ -89,7 +89,7 @@ def payloads() -> dict[str, Payload]:
 
 
 class ProbeOptions(pydantic.BaseModel):
-    """What a probe asks: `targets` documents of each strength, up to `opponents` of the pairs of each."""
+    """Options of a probe: `targets` documents of each strength, up to `opponents` of the pairs of each."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 

@@ -316,7 +316,7 @@ def fail(failures: Sequence[tuple[ClaimedTask, Failure]], *, counted: bool = Tru
 
 
 def _wait_s(failure: Failure) -> float:
-    """What the judge asks to wait, in seconds; nonsense is no wait, and a day is cut to an hour."""
+    """The wait that the judge requests, in seconds; invalid values give no wait, and a day is cut to an hour."""
     asked = failure.retry_after_s or 0.0
     return min(asked, LONGEST_RETRY_AFTER_S) if asked > 0.0 else 0.0
 

@@ -1,4 +1,4 @@
-"""Which pairs the judges of a run can answer, where some of them replay recorded answers.
+"""The pairs that the judges of a run can answer, where some of them replay recorded answers.
 
 The design `recorded` draws only these pairs, asks each judge only what it has, and shows the documents in the recorded order.
 `workers.runs.planning` calls this; judges say what they have by `Judge.recorded_pairs`.
@@ -33,7 +33,7 @@ class RecordedPairs:
     swapped: tuple[dict[Pair, bool] | None, ...] = ()
 
     def able(self, pairs: IntArray) -> BoolArray:
-        """Which judge can answer which pair, bool[m, judges]."""
+        """A mask of the judges that can answer each pair, bool[m, judges]."""
         rows = [tuple(pair) for pair in pairs.tolist()]
         columns = [[own is None or row in own for row in rows] for own in self.swapped]
         return np.array(columns, dtype=np.bool_).reshape(len(self.swapped), len(rows)).T

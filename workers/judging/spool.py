@@ -35,7 +35,7 @@ FORGOTTEN_S = 60.0
 
 
 def spool_folder() -> Path:
-    """Where the processes of this host keep their answers."""
+    """The folder in which the processes of this host keep their answers."""
     return Path(settings.ZELO_HOME) / "spool"
 
 
@@ -378,7 +378,7 @@ os.register_at_fork(after_in_child=forget_own)
 
 
 def status() -> Mapping[str, int]:
-    """What lies in the spool of this host: `files`, `bytes`, and bytes put aside as `rejected`."""
+    """The contents of this host's spool: `files`, `bytes`, and bytes put aside as `rejected`."""
     sizes = {path.name: path.stat().st_size for path in spool_folder().glob("*") if path.is_file()}
     files = {name: size for name, size in sizes.items() if name.endswith(SUFFIX)}
     return {"files": len(files), "bytes": sum(files.values()), "rejected": sizes.get(REJECTED, 0)}

@@ -1,4 +1,4 @@
-"""What runs have spent, and what projects, endpoints and days may spend. `workers.budgets` reads and enforces both."""
+"""Models of spend and of its limits, by run, project, endpoint and day. `workers.budgets` reads and enforces both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.models.runs import Run
 
 
 class Spend(models.Model):
-    """What one judge has spent in one run: running totals of its attempts, spread over some rows (`shard`).
+    """The spend of one judge in one run: running totals of its attempts, spread over some rows (`shard`).
 
     Triggers on `Attempt` keep them in the transaction of the change, each connection its own row, so that
     answers that are stored at the same time do not wait for each other. `unreached` counts failed calls that reached no
@@ -52,7 +52,7 @@ class Caps(models.Model):
 
 
 class DeletedSpend(models.Model):
-    """What the deleted runs of a project had spent, so that deleting a run frees none of the project's limits."""
+    """The spend of a project's deleted runs, so that deleting a run frees none of the project's limits."""
 
     project = models.OneToOneField(Project, primary_key=True, on_delete=models.CASCADE, related_name="deleted_spend")
     calls = models.PositiveBigIntegerField(default=0)
@@ -64,7 +64,7 @@ class DeletedSpend(models.Model):
 
 
 class EndpointSpend(models.Model):
-    """What one judge at an endpoint has spent on one day (UTC, when the call began): running totals, spread over `shard`s.
+    """The spend of one judge at an endpoint on one day (UTC, when the call began): running totals, spread over `shard`s.
 
     Triggers on `Attempt` keep them, as those of `Spend`; trials, teachings and probes add theirs. No foreign keys: a
     deleted project has spent what it has spent. Old days are merged into one row of 1970-01-01. Read the sums by `workers.budgets.operator_limits`.

@@ -1,4 +1,4 @@
-"""What the list of queries sorts and filters by. `workers.monitoring.query_figures` measures it."""
+"""The figures that the list of queries sorts and filters by. `workers.monitoring.query_figures` measures it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ RECENT_CALLS = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What the calls to a judge took and cost. Latency in seconds over the latest calls; cost in millionths of a dollar.
+    """Latency and cost of the calls to a judge. Latency in seconds over the latest calls; cost in millionths of a dollar.
 
     `failed` is the share of the latest calls that brought no answer.
     """
@@ -138,7 +138,7 @@ def _by_pair(answers: JudgeAnswers) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _deserved(answers: JudgeAnswers) -> np.ndarray:
-    """What each answer's pair deserves: the side of the gold answer where there are enough, else the others' logit."""
+    """The target of each answer: the side of the gold answer where there are enough, else the others' logit."""
     if np.isfinite(answers.gold).sum() >= 100:
         return side(answers.gold)
     return np.where(np.isfinite(answers.others), logit(np.nan_to_num(answers.others, nan=0.5)), np.nan)

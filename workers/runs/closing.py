@@ -80,7 +80,7 @@ def frequent_failure(run: Run, judges: Sequence[int] | None = None) -> FrequentF
 
 
 def _failure_without_calls(run: Run, judges: Sequence[int] | None) -> FrequentFailure:
-    """Where no call failed: workers crashed on every question, or the judges were in trouble before the run."""
+    """The failure where no call failed: workers crashed on every question, or the judges were in trouble before the run."""
     dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD).order_by("id").first()
     found = dead or JudgeTrouble.objects.filter(annotator__in=list(judges or ())).first()
     if found is None:

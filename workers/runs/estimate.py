@@ -291,7 +291,7 @@ class _Design:
 
 
 class _Measure:
-    """What one question of a judge takes: tokens read and written a call, each expected and at most.
+    """The size of one question to a judge: tokens read and written a call, each expected and at most.
 
     A question shows `documents`; a judge that grades documents alone reads one.
     """

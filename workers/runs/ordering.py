@@ -123,7 +123,7 @@ def _estimated(
     threshold: float | None,
     query_ids: Sequence[int] | None,
 ) -> dict[str, int]:
-    """What the run is expected to spend; empty for pairs across queries, whose number the fit decides, and for a plugin that
+    """The expected spend of the run; empty for pairs across queries, whose number the fit decides, and for a plugin that
     raises: the run's first round stops with its error.
     """
     if is_across(sampler):

@@ -64,7 +64,7 @@ class Spent:
 
 
 def panel_spend(project_id: int, run_ids: Sequence[int]) -> Spent:
-    """What these runs have spent; the answers of students cost no panel calls."""
+    """The spend of these runs; the answers of students cost no panel calls."""
     spent = _spent("spend.run_id = ANY(%s)", list(run_ids))
     with connection.cursor() as cursor:
         cursor.execute(_ALL_SIZES, [project_id])

@@ -1,4 +1,4 @@
-"""Which addresses webhooks may have: the operator's list ZELO_WEBHOOK_HOSTS. Imports no Django.
+"""The permitted addresses of webhooks: the operator's list ZELO_WEBHOOK_HOSTS. Imports no Django.
 
 An entry is a host (`hooks.example.org`), all hosts below a domain (`*.example.org`), an IP address or a network
 (`10.2.0.0/16`), each with a port if it is not the scheme's own (`ci.example.org:8443`, `[::1]:9000`). A host may resolve to
@@ -106,7 +106,7 @@ def check_url(url: str, entries: Sequence[Entry]) -> tuple[str, str, int]:
 
 
 def find_target(url: str, entries: Sequence[Entry], *, resolve: Resolve | None = None) -> Target:
-    """Where a message may be sent, by addresses that were checked. Raises AddressRefused, OSError if the host is unknown."""
+    """The target of a message, with addresses that were checked. Raises AddressRefused, OSError if the host is unknown."""
     scheme, host, port = check_url(url, entries)
     found = (resolve or _resolved)(host, port)
     for each in found:

@@ -160,7 +160,7 @@ def _store_secret(row: Webhook, secret: str) -> None:
 
 
 def _place(row: Webhook) -> str:
-    """What a secret is encrypted for, so that it cannot be moved to another row."""
+    """The context under which a secret is encrypted, so that it cannot be moved to another row."""
     return f"webhook {row.pk}"
 
 

@@ -54,7 +54,7 @@ RETURNING id
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one attempt. `status` None: no answer; `problem` empty: delivered."""
+    """The result of one attempt. `status` None: no answer; `problem` empty: delivered."""
 
     status: int | None
     problem: str

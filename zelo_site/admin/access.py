@@ -23,7 +23,7 @@ def _people_page(project: Project | None) -> str:
 
 
 class MembershipAdmin(LinkedAdmin):
-    """Who is a member of which project; roles change by `labeling.access.members`."""
+    """Memberships of projects; roles change by `labeling.access.members`."""
 
     title = _("Memberships")
     list_display = ("project", "user", "role", "quota")

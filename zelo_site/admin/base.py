@@ -1,4 +1,4 @@
-"""What every list of the admin shares: read-only pages, actions that call verbs, links to the product's pages."""
+"""Base of every list of the admin: read-only pages, actions that call verbs, links to the product's pages."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Disk:
 
 
 def dashboard(request: HttpRequest) -> dict[str, Any]:
-    """What the first page shows."""
+    """The context of the first page."""
     findings: list[Finding] = costly(f"zelo:admin:doctor:{get_language()}", examine)
     served = [queue for worker in alive() for queue in worker.queues.split(",")]
     return {
@@ -118,13 +118,13 @@ def versions() -> list[tuple[str, str]]:
 
 
 def storage_use() -> dict[str, Any]:
-    """What the page of storage shows."""
+    """The context of the storage page."""
     rows = stored_projects()
     return {"rows": rows, "database_bytes": database_bytes(), "stored_bytes": sum(each.total_bytes for each in rows)}
 
 
 def installed_plugins() -> dict[str, Any]:
-    """What the page of plugins shows."""
+    """The context of the plugins page."""
     modules = load_plugins(enabled=settings.ZELO_PLUGINS)
     return {
         "modules": modules,

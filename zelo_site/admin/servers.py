@@ -68,7 +68,7 @@ class EndpointAdmin(LinkedAdmin):
 
 
 class EndpointStateAdmin(LinkedAdmin):
-    """What all workers share of each endpoint: limits, last replies, whether it may be called."""
+    """The state of each endpoint that all workers share: limits, last replies, whether it may be called."""
 
     title = _("Endpoint states")
     list_display = (

@@ -1,4 +1,4 @@
-"""What was spent lately, by day, project and endpoint, and how much each project stores. Read by the admin's own pages."""
+"""Recent spend by day, project and endpoint, and the storage of each project. Read by the admin's own pages."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class RecentSpend:
 
 @dataclass(frozen=True, slots=True)
 class StoredProject:
-    """What one project stores; `slug` is "" for a deleted project. Sizes in bytes.
+    """The storage of one project; `slug` is "" for a deleted project. Sizes in bytes.
 
     A snapshot of several projects counts for each of them.
     """
@@ -125,7 +125,7 @@ def _summed(rows: Iterable[tuple[Any, ...]], column: int) -> list[Spent]:
 
 
 def stored_projects() -> list[StoredProject]:
-    """What every project stores, deleted ones that wait for their purge included; the largest first."""
+    """The storage of every project, the largest first, with deleted ones that wait for their purge."""
     return costly("zelo:admin:storage", _stored_projects)
 
 

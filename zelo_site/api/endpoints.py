@@ -67,7 +67,7 @@ class EndpointIn(Schema):
 
 
 class EndpointChangeIn(Schema):
-    """What to change; the rest stays. `key`: a new one, or "" to remove it."""
+    """The fields to change; omitted fields stay as they are. `key`: a new one, or "" to remove it."""
 
     base_url: Text | None = Field(None, max_length=2000)
     key: SecretStr | None = Field(None, max_length=4096)

@@ -63,7 +63,7 @@ class MemberOut(Schema):
 
 
 class MemberPatch(Schema):
-    """What is left out stays; `quota` null takes the bound away; `paused` false lets a paused person go on."""
+    """Omitted fields stay as they are; `quota` null removes the limit; `paused` false resumes a paused person."""
 
     role: str | None = Field(None, max_length=20)
     quota: int | None = Field(None, ge=0, le=1_000_000)
@@ -308,7 +308,7 @@ def post_plan(request: HttpRequest, slug: str, body: PlanIn) -> Any:
 
 @router.post("/projects/{slug}/spot-checks/preview", response=PreviewOut)
 def post_preview(request: HttpRequest, slug: str, body: PlanIn) -> Any:
-    """What a plan would ask, and the hours of people's time; nothing is stored."""
+    """Count the pairs of a plan and the hours of people's time; stores nothing."""
     try:
         return preview_spot_checks(owned_project_or_404(request, slug), **body.dict())
     except BadPlan as error:

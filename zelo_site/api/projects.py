@@ -52,7 +52,7 @@ class CriterionIO(Schema):
 
 
 class ProjectPatch(Schema):
-    """What is left out stays. Another rater without options starts from its defaults."""
+    """Omitted fields stay as they are. Another rater without options starts from its defaults."""
 
     name: Text | None = Field(None, max_length=200)
     instruction: Text | None = None
@@ -98,7 +98,7 @@ class ImportOut(Schema):
 
 
 class PreviewOut(Schema):
-    """What a file holds. `documents` are those on lines of their own; `complete` is false if reading stopped before the end."""
+    """The contents of a file. `documents` are those on lines of their own; `complete` is false if reading stopped before the end."""
 
     importer: str
     queries: int

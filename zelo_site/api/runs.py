@@ -111,7 +111,7 @@ Most = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class BudgetsIn(Schema):
-    """What is left out stays; null is no limit. A run that had ended because a budget was spent goes on."""
+    """Omitted fields stay as they are; null means no limit. A run that ended because a budget was spent continues."""
 
     pair_budget: Most | None = None
     call_budget: Most | None = None
@@ -120,7 +120,7 @@ class BudgetsIn(Schema):
 
 
 class CapsIn(Schema):
-    """What is left out stays; null is no limit."""
+    """Omitted fields stay as they are; null means no limit."""
 
     calls: Most | None = None
     tokens: Most | None = None
@@ -308,7 +308,7 @@ def _caps_out(project: Project) -> dict[str, Any]:
 
 @router.get("/projects/{slug}/caps", response=CapsOut)
 def get_caps(request: HttpRequest, slug: str) -> Any:
-    """What the project may spend altogether, and what it has spent."""
+    """The caps of the project, and its spend so far."""
     return _caps_out(project_or_404(request, slug))
 
 
@@ -334,7 +334,7 @@ def get_audit(
     request: HttpRequest, response: HttpResponse, slug: str, action: Text = "", cursor: Cursor = "",
     limit: Limit = 100,
 ) -> Any:  # fmt: skip
-    """What was done to a project's work and money, newest first, all or one action such as run.started. For owners."""
+    """The audit log of a project, newest first, all or one action such as run.started. For owners."""
     project = owned_project_or_404(request, slug)
     rows = AuditEntry.objects.visible_to(request.user).filter(project=project)
     rows = rows.filter(action=action) if action else rows

@@ -1,4 +1,4 @@
-"""What commands do on Ctrl-C: their exit code, and parts that must not be broken off."""
+"""Ctrl-C in commands: their exit code, and sections that must not be interrupted."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Table:
 
 @dataclass(slots=True)
 class Manifest:
-    """What a backup holds. `files`: SHA-256 by path in the archive; `missing`: files that the storage no longer had."""
+    """The contents of a backup. `files`: SHA-256 by path in the archive; `missing`: files that the storage no longer had."""
 
     made_at: str
     server_version: int

@@ -1,4 +1,4 @@
-"""Which addresses a server may listen on: others than loopback need a proxy in front, or an explicit word. No Django.
+"""The addresses that a server may listen on: others than loopback need a proxy in front, or an explicit option. No Django.
 
 The commands `up`, `demo` and `serve_rerank` share the arguments and the check.
 """

@@ -1,1 +1,1 @@
-"""What the site checks at its border, before a view runs: the client's address, the size of a request, headers."""
+"""Checks of a request before a view runs: the client's address, the size of the request, headers."""

@@ -1,4 +1,4 @@
-"""Which answers of a file a project can take: the check of a preview, which stores nothing."""
+"""The check of a preview: finds the answers of a file that a project can take, and stores nothing."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def text_lines(head: bytes) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """What a value that was refused is, behind the name of its field."""
+    """The field's name and the value that was refused."""
     if value is None:
         return "is missing"
     return f"is {named(value)}" if isinstance(value, bool | list | dict) else f"is {quoted(str(value))}"

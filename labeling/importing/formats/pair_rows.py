@@ -24,7 +24,7 @@ def text_id(prefix: str, text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What one line says of a query and a document; None for what it lacks."""
+    """The fields of one line about a query and a document; None for fields that it lacks."""
 
     query_id: str | None = None
     query: str | None = None

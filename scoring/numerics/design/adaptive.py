@@ -1,4 +1,4 @@
-"""Which pairs to ask next, from what has been judged: top-weighted A-optimal designs.
+"""Choice of the next pairs from the answers so far: top-weighted A-optimal designs.
 
 A round takes the working posterior of one query, weighs documents by how much they matter for the
 top of the list, and greedily takes the pairs that shrink the weighted posterior variance most. Starting
@@ -24,7 +24,7 @@ class UnratedQuery(static.DesignError):
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """What is believed of one query's strengths: N(theta, dispersion x covariance).
+    """The posterior of one query's strengths: N(theta, dispersion x covariance).
 
     `theta` float64[n], `covariance` float64[n, n] in the rater's natural units, the latter without the
     dispersion; `slope` the logits a unit (the fit's logit_scale); `prior_precision` the empirical

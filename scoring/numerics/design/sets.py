@@ -1,4 +1,4 @@
-"""Which sets of documents to ask about in one call, for judges that read more than two at once.
+"""Choice of the sets of documents for one call, for judges that read more than two at once.
 
 A call over k documents answers pairs among them. `greedy_sets` grows sets around the pairs that
 `adaptive.choose_pairs` would take first; `pack_sets` joins the pairs of any design into sets. Arrays in, arrays out.

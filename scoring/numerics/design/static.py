@@ -1,4 +1,4 @@
-"""Which pairs to ask, without looking at answers: random cycles, complete designs, completion.
+"""Choice of pairs without looking at answers: random cycles, complete designs, completion.
 
 The graphs are those of arXiv 2509.12541: unions of random Hamiltonian cycles. `design_adaptive`
 chooses pairs from what has been judged, `calibration` joins queries by `random_regular_pairs`, and

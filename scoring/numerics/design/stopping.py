@@ -40,7 +40,7 @@ def expected_top_recall(
 def expected_recall_after(
     posterior: Posterior, chosen: ChosenPairs, *, k: int = 10, draws: int = 256, rng: np.random.Generator
 ) -> float:
-    """What `expected_top_recall` is expected to be once the chosen pairs have been answered.
+    """The expected value of `expected_top_recall` after the chosen pairs have been answered.
 
     Looks ahead by one round: the answers move the estimate by N(0, before - after) and leave the truth
     N(0, after) around it.
@@ -57,7 +57,7 @@ def expected_recall_after(
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Where a query stands: certainty of its top ten now and after the next round, and the round's calls."""
+    """The outlook of a query: certainty of its top ten now and after the next round, and the round's calls."""
 
     recall: float
     recall_after: float

@@ -18,7 +18,7 @@ from scoring.numerics.fitting.comparisons import PairMeans
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the graph says of each candidate, all of length sum(sizes), queries end to end.
+    """Facts of the graph about each candidate, all of length sum(sizes), queries end to end.
 
     `component` int64 numbers the islands of each query from 0; `comparisons` int64 counts distinct
     pairs; `undefeated`: won at least one pair and lost none; `winless` the reverse.

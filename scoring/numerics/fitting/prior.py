@@ -35,7 +35,7 @@ _EXACT_UP_TO = 30
 
 @dataclass(frozen=True, slots=True)
 class PriorChoice:
-    """What was chosen and on what grounds.
+    """The chosen precision, and the losses that it was chosen by.
 
     `prior_precision` in the model's units; `grid` float64[k] ascending precisions that were tried and
     `losses` float64[k] their mean log-loss a unit of weight on hidden pairs; `dispersion` phi; `pairs`

@@ -31,7 +31,7 @@ from scoring.numerics.fitting.uncertainty import EXACT_LIMIT, errors_from_terms
 
 @dataclass(frozen=True, slots=True)
 class VoteTerms:
-    """What `judges` knows of each vote, float64[m]: F's slope and offset, and the vote's weight."""
+    """Terms of each vote by its judge, float64[m]: F's slope and offset, and the vote's weight."""
 
     slope: FloatArray
     offset: FloatArray

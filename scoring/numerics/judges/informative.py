@@ -32,7 +32,7 @@ CHEAPEST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class PanelTerms:
-    """What is known of the J judges of a run.
+    """Measured terms of the J judges of a run.
 
     `sharpness`, `sharpness_stderr`, `position_bias`, `dispersion` float64[J] as measured by `judges.fit_with_judges`;
     `votes` int64[J] that they rest on; `price` float64[J] of one answer in any currency; `shared` float64[J, J] the
@@ -75,7 +75,7 @@ class PanelTerms:
 
 @dataclass(frozen=True, slots=True)
 class SeenCandidates:
-    """What judges were asked about n candidates before, answered or not.
+    """Earlier questions to judges about n candidates, answered or not.
 
     `theta` float64[n], NaN without a score; `votes` int64[n, J]; `first` int64[n, J]: how much more often the candidate was
     shown first than second.
@@ -206,7 +206,7 @@ def _choose(
 
 @numba.njit(cache=True)
 def _precision(votes: float, first: float, information: float, bias: float) -> float:
-    """What so many answers of one judge tell of theta + u; the bias counts as far as the sides are out of balance."""
+    """The precision that this many answers of one judge give to theta + u; the bias counts where the sides are out of balance."""
     if votes <= 0.0 or information <= 0.0:
         return 0.0
     return 1.0 / (1.0 / (votes * information) + (bias * first / votes) ** 2)
@@ -244,7 +244,7 @@ def _posterior(
 def _gain(
     left: float, mean: float, own: float, votes: float, first: float, x: float, information: float, bias: float
 ) -> float:
-    """What one more answer of a judge adds to the precision of a strength with variance `left`, times `left` squared."""
+    """The precision that one more answer adds to a strength with variance `left`, times `left` squared."""
     more = _precision(votes + 1.0, first + x, information, bias) - _precision(votes, first, information, bias)
     fall = mean * mean * more / max(1.0 + more * own, 1e-6)
     return left * fall / max(left - fall, 1e-9)

@@ -1,4 +1,4 @@
-"""Which side an answer takes, and how often two answers take the same one: the one definition of tie, agreement and flip.
+"""The one definition of tie, agreement and flip: the side of an answer, and the share of answers with the same side.
 
 Pure. Pages, REST, scorecards and the project's figures all count with these; `SIDE_SQL` is the same rule for the
 database, which counts where there are too many answers to read.

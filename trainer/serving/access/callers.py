@@ -1,4 +1,4 @@
-"""Who sends a request to the serving process, and how long it may take. Imports no Django."""
+"""The caller of a request to the serving process, and the request's time limit. Imports no Django."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Gate(Protocol):
 
 
 class Admission(Protocol):
-    """What a gate admits: the artefact of a request, and the id of the key."""
+    """An admitted request: its artefact, and the id of the key."""
 
     @property
     def artefact(self) -> Artefact: ...
@@ -37,7 +37,7 @@ class Admission(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request: the web server or a local user (`headers`), or a user with an own key."""
+    """The sender of a request: the web server or a local user (`headers`), or a user with a key."""
 
     headers: Mapping[str, str]
     path: str

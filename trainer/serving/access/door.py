@@ -1,4 +1,4 @@
-"""Who may use which reranker: keys, scopes and names, checked from a cache that is at most FRESH_S old.
+"""Access to rerankers: keys, scopes and names, checked from a cache that is at most FRESH_S old.
 
 The web server and a serving process with a database admit requests through it, so that most requests ask no database. A
 revoked key, a lost membership or a withdrawn reranker stops working within FRESH_S. Neighbours: `labeling.access.api_keys` finds
@@ -69,7 +69,7 @@ class Door:
         return key
 
     def admit(self, key: ApiToken, path: str, name: str, *, fresh: bool = False) -> Admitted:
-        """What the key's user calls `name`, a deployment or a reranker. Raises RerankRefused."""
+        """The deployment or reranker that the key's user calls `name`. Raises RerankRefused."""
         embeds = path in (EMBEDDINGS, EMBED)
         entry = (key.user_id, name, embeds)
         try:

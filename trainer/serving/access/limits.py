@@ -1,4 +1,4 @@
-"""What one key may use of a serving process at once and in a minute, so that no client takes it all. Imports no Django."""
+"""Limits of one key in a serving process, at once and per minute, so that no client takes all of it. Imports no Django."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host found out about the forms of a reranker: its choice, and files made for engines. Imports no Django."""
+"""A host's cache about the forms of a reranker: its choice, and files made for engines. Imports no Django."""
 
 from __future__ import annotations
 

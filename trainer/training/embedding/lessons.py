@@ -1,4 +1,4 @@
-"""What an embedding training learns from and is measured on: tokenised queries with candidates, and held-out queries.
+"""Data of an embedding training: tokenised queries with candidates, and held-out queries.
 
 Imports no Django.
 """

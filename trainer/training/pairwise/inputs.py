@@ -104,7 +104,7 @@ class PairReader:
         )
 
     def _frame(self) -> tuple[str, str]:
-        """What the chat template writes before and after a message of the user; plain text where it shows none."""
+        """The chat template's text before and after a message of the user; plain text where it shows none."""
         tokenizer = self._tokenizer
         if not tokenizer.chat_template:
             return tokenizer.bos_token or "", ""

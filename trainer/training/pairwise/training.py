@@ -64,7 +64,7 @@ def train_pairwise(options: PairwiseOptions, data: TrainingData, workspace: Path
 
 @dataclass
 class _State:
-    """What a checkpoint holds besides weights and optimizer."""
+    """State in a checkpoint besides weights and optimizer."""
 
     best: float | None = None
     best_step: int = -1

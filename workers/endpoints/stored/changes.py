@@ -266,7 +266,7 @@ def _set_secrets(row: EndpointDefinition, values: Mapping[str, Any], *, is_new_k
 
 
 def _shown(row: EndpointDefinition) -> dict[str, Any]:
-    """What the audit log shows of an endpoint: nothing secret."""
+    """An endpoint's fields for the audit log, without secrets."""
     names = {field: ", ".join(names) for field, names in row.secret_names.items()}
     return {"base_url": row.base_url, **row.settings, **names, "key": "set" if row.key_set_at else "none"}
 

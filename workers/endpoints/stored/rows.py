@@ -51,7 +51,7 @@ def encryption_secrets() -> list[str]:
 
 
 def bound_to(name: str, base_url: str) -> str:
-    """What a key is encrypted for: the endpoint and the server that receives it."""
+    """The context under which a key is encrypted: the endpoint and the server that receives it."""
     return f"{name} {origin_of(base_url)}"
 
 
@@ -98,7 +98,7 @@ def read_stored() -> StoredEndpoints:
 
 
 class _Cache:
-    """What this process read last, and until when it is fresh."""
+    """The rows that this process read last, and the time until which they are fresh."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

@@ -1,6 +1,6 @@
-"""What each stage of a recipe starts, when that has ended, and how it begins again after a failure.
+"""The stages of a recipe: each starts a piece of work, watches it, and resumes it after a failure.
 
-Each stage orders what pages, REST and commands can order alone, with the same function. `workers.jobs.recipe.job` stores the
+Each stage calls the function with which pages, REST and commands start the same work alone. `workers.jobs.recipe.job` stores the
 stage's row in the transaction in which a stage starts something.
 """
 
@@ -109,7 +109,7 @@ class StageWork(Protocol):
         """Order the stage's work and return its row's columns. Raises NotYet, LeftOut and what orders raise."""
 
     def look(self, order: Order, stage: RecipeStage) -> Ended | None:
-        """What has ended, None while it goes on. Raises RecipeStopped."""
+        """The work that has ended, None while it runs. Raises RecipeStopped."""
 
     def cancel(self, stage: RecipeStage, *, by: Any) -> None:
         """Cancel what goes on."""
@@ -172,7 +172,7 @@ class _Distilled:
 
 
 class _OfRun:
-    """What stages that are one run share; each starts its own."""
+    """Base of the stages that consist of one run; each starts its own."""
 
     def prepare(self, order: Order) -> Mapping[str, Any]:
         return {}
@@ -281,7 +281,7 @@ class _Student:
 
 
 def _shared_documents(order: Order) -> Literal["remove", "keep"]:
-    """What happens to documents that training and evaluation share: a fixed collection would leave nothing to learn from."""
+    """The option for documents that training and evaluation share: a fixed collection would leave nothing to learn from."""
     if order.options.shared_documents != "auto":
         return order.options.shared_documents
     rows = Candidate.objects.filter(query__project=order.project).order_by()

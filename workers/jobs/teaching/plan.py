@@ -1,4 +1,4 @@
-"""What a teaching teaches with and what it measures on: people's answers, split by query.
+"""Data of a teaching: people's answers, split by query into examples and held-out pairs.
 
 Queries of equal text are on the same side of the split, so that no example answers a held-out question.
 """

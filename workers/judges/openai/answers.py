@@ -144,7 +144,7 @@ def _scored_by(criteria: Sequence[Criterion], choice: Choice, asked: Asked) -> A
 
 
 def _stated(read: Callable[[str], Found], text: str, expected: str, asked: Asked) -> Found:
-    """What a text states as `read` finds it. Raises NoAnswer."""
+    """The answer that `read` finds in a text. Raises NoAnswer."""
     try:
         return read(text)
     except NoScore as problem:

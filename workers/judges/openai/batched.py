@@ -23,7 +23,7 @@ MOST_TEMPLATE_TOKENS = 64
 
 
 class BatchedQuestions:
-    """What `workers.endpoints.batching.BatchingJudge` asks for; a base of the judges that ask over HTTP."""
+    """Implements `workers.endpoints.batching.BatchingJudge`; a base of the judges that ask over HTTP."""
 
     options: Any
     answer_tokens: Any

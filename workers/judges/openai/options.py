@@ -40,7 +40,7 @@ DELIVERY = "batch: send files of questions; about half the price, answers within
 
 
 class EndpointOptions(Judge.Options):
-    """What every judge that asks a model over HTTP can be given; a judge adds its modes."""
+    """Options of every judge that calls a model over HTTP; a judge adds its modes."""
 
     endpoint: str = pydantic.Field(
         min_length=1,

@@ -121,7 +121,7 @@ def _may_try_again(last: ProviderBatch, limits: BatchLimits) -> bool:
 
 
 def _tokens_left(endpoint: str, model: str, limits: BatchLimits) -> int | None:
-    """What `batch_max_tokens` leaves beside the batches that are out; None without a limit."""
+    """The tokens that `batch_max_tokens` leaves next to the unfinished batches; None without a limit."""
     if limits.tokens is None:
         return None
     out = ProviderBatch.objects.filter(endpoint=endpoint, model=model, state__in=ProviderBatch.OUT)

@@ -123,7 +123,7 @@ def _store_lines(batch: ProviderBatch, annotator: Annotator, judge: BatchingJudg
 
 
 def _answer(judge: BatchingJudge, comparison: Comparison, line: BatchLine) -> Verdict | Failure:
-    """What the line holds. An error of the judge fails this question alone."""
+    """The answer in the line. An error of the judge fails this question alone."""
     try:
         return judge.batch_answer(comparison, line)
     except Exception as error:
@@ -233,7 +233,7 @@ def _priced(failure: Failure, usage: Usage) -> Failure:
 
 
 def _reserved(tasks: Sequence[ClaimedTask]) -> dict[int, Usage]:
-    """What is reserved for each of these tasks."""
+    """The reservation of each of these tasks."""
     fences = {task.id: task.fence for task in tasks}
     rows = Attempt.objects.filter(task_id__in=list(fences), call=1, outcome=Attempt.RESERVED)
     found = rows.values_list("task_id", "fence", "input_tokens", "output_tokens", "cost_micros")

@@ -1,1 +1,1 @@
-"""What a new run may ask for: its queries, a ready-made order, the judges' weights, the order of the last run."""
+"""Choices of a new run: its queries, a preset, the judges' weights, the settings of the last run."""

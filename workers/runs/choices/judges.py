@@ -26,7 +26,7 @@ TYPICAL_TOKENS = (800, 60)
 
 
 def panel_of(run: Run, judges: Sequence[int]) -> PanelTerms | None:
-    """What is known of these judges; None for a run with another allocation."""
+    """The measured terms of these judges; None for a run with another allocation."""
     if run.allocation != Run.Allocation.INFORMATIVE:
         return None
     return panel_terms(run.project, judges, prices(judges))
@@ -47,7 +47,7 @@ def choose(
 
 
 def prices(judges: Sequence[int]) -> list[float]:
-    """What a question to each judge costs, in millionths of a dollar: by its latest calls, or else by its endpoint's price."""
+    """The price of a question to each judge, in millionths of a dollar: by its latest calls, or else by its endpoint's price."""
     rows = {pk: (plugin, options) for pk, plugin, options in _annotators(judges)}
     return [_price(judge, *rows[judge]) for judge in judges]
 

@@ -32,7 +32,7 @@ CHOSEN = stored_text("the project’s settings say so")
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Which weights a run should use, and why. `can_choose`: the project's rater has the option."""
+    """The recommended weights for a run, with the reason. `can_choose`: the project's rater has the option."""
 
     weights: Weights
     reason: StoredText

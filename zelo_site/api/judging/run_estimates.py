@@ -74,7 +74,7 @@ class RunEstimateOut(Schema):
 
 @router.post("/projects/{slug}/runs/estimate", response=RunEstimateOut)
 def post_estimate(request: HttpRequest, slug: str, body: RunIn) -> Any:
-    """What a run would ask, take and cost; nothing is stored and nobody is asked. In a cascade the first judge comes first."""
+    """Estimate the questions, time and cost of a run; stores nothing and calls no judge. A cascade's first judge comes first."""
     project = owned_project_or_404(request, slug)
     budgets = Budgets(
         pairs=body.pair_budget, calls=body.call_budget, tokens=body.token_budget, cost_micros=body.cost_budget_micros

@@ -99,7 +99,7 @@ KindName = Literal["query", "document", "candidate", "answers", "run", "snapshot
 
 @router.get("/deletions/{what}/{target_id}", response=PreviewOut)
 def get_deletion(request: HttpRequest, what: KindName, target_id: int) -> Any:
-    """What would go with a query, document, candidate, run, snapshot or reranker, or with the answers of an annotator."""
+    """Count the rows deleted with a query, document, candidate, run, snapshot or reranker, or an annotator's answers."""
     return _preview(_target(request, what, target_id))
 
 

@@ -48,7 +48,7 @@ class ImportedOut(Schema):
 
 @router.get("/projects/{slug}/deletion", response=PreviewOut)
 def get_project_deletion(request: HttpRequest, slug: str) -> Any:
-    """What goes with a project once it is purged."""
+    """Count the rows deleted with a project once it is purged."""
     project = owned_project_or_404(request, slug)
     return {"kind": "project", "name": project.name, "counts": count_project(project)}
 
@@ -138,7 +138,7 @@ def _account_or_404(request: HttpRequest, user_id: int) -> Any:
 
 @router.get("/users/{user_id}/deletion", response=PreviewOut)
 def get_account_deletion(request: HttpRequest, user_id: int) -> Any:
-    """What goes with an account, and how many judgments stay without its name (`judgments`)."""
+    """Count the rows deleted with an account, and the judgments kept without its name (`judgments`)."""
     user = _account_or_404(request, user_id)
     return {"kind": "account", "name": user.get_username(), "counts": count_account(user)}
 

@@ -51,7 +51,7 @@ class DeploymentIn(VersionIn):
 
 
 class DeploymentPatch(Schema):
-    """What is left out stays; null ends a variant or shadow. Shares are percent: of the keys for the variant, else of the requests."""
+    """Omitted fields stay as they are; null ends a variant or shadow. Shares are percent: of the keys for the variant, else of the requests."""
 
     variant_id: Number | None = None
     variant_share: int | None = Field(None, ge=0, le=100)

@@ -39,7 +39,7 @@ class PluginModuleOut(Schema):
 
 @router.get("/plugins", response=list[PluginModuleOut])
 def list_plugins(request: HttpRequest) -> Any:
-    """Which plugin modules are installed, enabled and broken, from which package, with every plugin's options."""
+    """The installed plugin modules by package, enabled or broken, with every plugin's options."""
     shows_detail = getattr(request.user, "is_staff", False)
     left = [plugin for kind in KINDS for plugin in registered(kind).values()]
     rows = []

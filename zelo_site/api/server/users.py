@@ -38,7 +38,7 @@ class UserIn(Schema):
 
 
 class UserPatch(Schema):
-    """What is left out stays. Staff may start projects; superusers may do everything."""
+    """Omitted fields stay as they are. Staff may start projects; superusers may do everything."""
 
     username: Text | None = Field(None, min_length=1, max_length=150)
     name: Text | None = Field(None, max_length=150)

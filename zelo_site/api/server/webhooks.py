@@ -42,7 +42,7 @@ class WebhookIn(Schema):
 
 
 class WebhookPatch(Schema):
-    """What is left out stays."""
+    """Omitted fields stay as they are."""
 
     url: Text | None = Field(None, max_length=2000)
     events: list[Event] | None = Field(None, min_length=1, max_length=3)
@@ -140,7 +140,7 @@ def list_deliveries(
     request: HttpRequest, response: HttpResponse, slug: str, webhook_id: Number,
     state: DeliveryState | None = None, cursor: Cursor = "", limit: Limit = 100,
 ) -> Any:  # fmt: skip
-    """What was sent to a webhook in the last 30 days, newest first."""
+    """The deliveries of a webhook in the last 30 days, newest first."""
     rows = WebhookDelivery.objects.filter(webhook=_webhook_or_404(owned_project_or_404(request, slug), webhook_id))
     rows = rows if state is None else rows.filter(state=state)
     return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)

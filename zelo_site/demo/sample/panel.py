@@ -49,7 +49,7 @@ class PanelAnswer:
 
 @dataclass(frozen=True, slots=True)
 class FoundTexts:
-    """What of the panel refers to texts of this Python: names of candidates by question, and counts of both."""
+    """The part of the panel about texts of this Python: names of candidates by question, and counts of both."""
 
     candidates: Mapping[str, tuple[str, ...]]
     known: int

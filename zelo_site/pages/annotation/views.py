@@ -71,7 +71,7 @@ def compare(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _screen(request: HttpRequest, project: Project) -> dict[str, Any]:
-    """What the script of the screen is told."""
+    """The values passed to the screen's script."""
     here = reverse("compare", args=[project.slug])
     is_owner = role_of(request.user, project) == Role.OWNER
     return {

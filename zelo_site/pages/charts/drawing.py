@@ -48,7 +48,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What a chart shows. `rows` are the table's, with raw numbers for the CSV; `write_x`, `write_y` write the axes' numbers."""
+    """The data of a chart. `rows` are the table's, with raw numbers for the CSV; `write_x`, `write_y` write the axes' numbers."""
 
     name: str
     title: str

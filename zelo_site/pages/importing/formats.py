@@ -41,7 +41,7 @@ def chosen_options(sent: Mapping[str, Any], importer: str, file: str) -> dict[st
 
 
 def file_key(importer: str, file: str) -> str:
-    """What ties submitted options to a file."""
+    """The key that ties submitted options to a file."""
     return f"{importer}:{file}"
 
 

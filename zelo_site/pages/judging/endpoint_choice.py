@@ -34,7 +34,7 @@ MOST_SUGGESTED = 500
 
 @dataclass(frozen=True, slots=True)
 class Suggestions:
-    """Where a text field's suggestions come from; `chosen_by` is the id of the field that they depend on."""
+    """The source of a text field's suggestions; `chosen_by` is the id of the field that they depend on."""
 
     address: str
     chosen_by: str

@@ -46,7 +46,7 @@ def panel_so_far(project: Project) -> list[Annotator]:
 def panel_context(
     project: Project, sent: QueryDict | None, error: Exception | None, *, form: type[PageForm] = PanelForm
 ) -> dict[str, Any]:
-    """What `zelo/judging/parts/panel.html` shows: the form, the judges, and which of them are chosen."""
+    """The context of `zelo/judging/parts/panel.html`: the form, the judges, and which of them are chosen."""
     rows, initial = {"judge": panel_judges(project)}, {"judge": [judge.pk for judge in panel_so_far(project)]}
     shown = shown_form(form, sent, error, rows=rows, initial=initial)
     chosen = [str(value) for value in shown["judge"].value() or []]

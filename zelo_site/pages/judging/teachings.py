@@ -102,7 +102,7 @@ def cancel(request: HttpRequest, slug: str, teaching_id: int) -> HttpResponse:
 
 
 def _shown(teaching: JudgeTeaching | None) -> dict[str, Any]:
-    """What the panel of a teaching needs."""
+    """The context of a teaching's panel."""
     if teaching is None:
         return {"teaching": None}
     is_live = teaching.job.state in (Job.State.OPEN, Job.State.LEASED)

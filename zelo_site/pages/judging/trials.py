@@ -73,7 +73,7 @@ def trial_part(request: HttpRequest, slug: str, trial_id: int) -> HttpResponse:
 
 
 def _shown(trial: JudgeTrial | None) -> dict[str, Any]:
-    """What the panel of a trial needs."""
+    """The context of a trial's panel."""
     if trial is None:
         return {"trial": None}
     is_live = trial.job.state in (Job.State.OPEN, Job.State.LEASED)

@@ -1,4 +1,4 @@
-"""What a list of queries shows: search, state, bounds and order, read from an address; and views that a user has saved."""
+"""Views of the list of queries: search, state, bounds and order, read from an address or saved by a user."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def _context(
 
 
 def _estimate(project: Project, student: Reranker, judges: list[ChosenJudge]) -> RunEstimate | None:
-    """What the pairs of a refinement with the default options are expected to spend; None without training queries or judges."""
+    """The expected spend of a refinement with the default options; None without training queries or judges."""
     pairs = expected_pairs(student, RefinementOptions())
     if not pairs or not judges:
         return None

@@ -36,7 +36,7 @@ ALL, SOME = "all", "some"
 
 
 class WhereForm(PageForm):
-    """What a limit applies to."""
+    """The scope of a limit."""
 
     endpoint = forms.CharField(label=gettext_lazy("Endpoint"), max_length=80, required=False)
     project = forms.ModelChoiceField(label=gettext_lazy("Project"), queryset=Project.objects.none(), required=False)

@@ -1,4 +1,4 @@
-"""Which column of a table holds what: guessed from the names, and corrected by options. Imports no Django."""
+"""The roles of a table's columns, guessed from the names and corrected by options. Imports no Django."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ColumnMapping:
         return fields.identifier(row.get(self.of[role]), self.of[role], line) if role in self.of else None
 
     def _rater(self, row: Mapping[str, Any], line: int) -> str | None:
-        """Who gave the grade; a column of raters must name one beside every grade."""
+        """The rater of the grade; a column of raters must name one for every grade."""
         if "rater" not in self.of or self._cell(row, "grade") is None:
             return None
         found = self._cell(row, "rater")

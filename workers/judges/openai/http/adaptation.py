@@ -55,7 +55,7 @@ def _without_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def lesson(request: Mapping[str, Any], rejection: Rejection) -> Learned | None:
-    """What a rejection of this request teaches; None if no change of the request can help."""
+    """The change of the request that a rejection calls for; None if no change can help."""
     change = Learned()
     for name in _named(request, rejection):
         change = _one(change, name, request, rejection.text)

@@ -40,7 +40,7 @@ class Calls:
 
     @property
     def known(self) -> Learned:
-        """What is known of this model at this endpoint."""
+        """The learned facts about this model at this endpoint."""
         return learned.recall(self._identity, self.model)
 
     async def ask(self, request: Mapping[str, Any], *, times: int = 1) -> None:

@@ -168,7 +168,7 @@ def thinking_off(server: Server, mode: str) -> str:
 
 
 def no_logprobs(server: Server | None = None) -> str:
-    """What helps where log-probabilities are of no use, or, with `server`, where that server sends none."""
+    """The remedy where log-probabilities are of no use, or, with `server`, where that server sends none."""
     return (server or UNKNOWN).logprobs
 
 

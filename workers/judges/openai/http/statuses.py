@@ -388,7 +388,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def unsent_remedy(error: BaseException, address: str) -> str:
-    """What to do where no connection could be made: the name, the port or the certificate is wrong, or nothing listens."""
+    """The remedy where no connection could be made: the name, the port or the certificate is wrong, or nothing listens."""
     said = f"{error} {error.__cause__ or ''} {error.__cause__.__cause__ if error.__cause__ else ''}".lower()
     if "certificate" in said:
         return "the server's certificate is not trusted: correct the host in base_url, or name its CA in SSL_CERT_FILE"

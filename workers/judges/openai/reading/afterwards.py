@@ -1,4 +1,4 @@
-"""What the text after a JSON object says of it: that it is no answer yet, or that the other document won.
+"""Reads the text after a JSON object: it may retract the answer, or name the other document as the winner.
 
 A sentence about the object ("This is ...", "Das ist ...", "这是...") keeps it the answer only where it goes on with a reason or calls it the
 answer. A sentence that names a winner must name the one that the object names. Pure functions of a text.

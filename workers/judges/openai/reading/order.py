@@ -1,4 +1,4 @@
-"""What the words around JSON objects say: which one is no answer, which one replaces an earlier one, and what is taken back.
+"""Reads the words around JSON objects: they may withdraw an object, or let it replace an earlier one.
 
 A later object replaces an earlier one only where the words directly before it say so ("Final answer:", "Revised:"). All other
 words leave the order open, and objects that then differ are a contradiction. Pure functions of a text.

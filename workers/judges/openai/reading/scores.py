@@ -123,7 +123,7 @@ def scores_in(text: str, names: Sequence[str]) -> ScoredByCriterion:
 def _last_in(
     text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated, str]], *, or_key: str | None = None
 ) -> tuple[Stated, str]:
-    """What `read` finds in the last complete object with one of these keys, and the reasoning beside it. Raises NoScore."""
+    """The result of `read` on the last complete object with one of these keys, and its reasoning. Raises NoScore."""
     text = _unquoted(text)
     keys = (key, or_key or key)
     every = _items(text)

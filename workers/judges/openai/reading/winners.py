@@ -1,4 +1,4 @@
-"""Which document the fields beside a score name as the better one. Pure functions of an object's fields."""
+"""The document that the fields next to a score name as the better one. Pure functions of an object's fields."""
 
 from __future__ import annotations
 

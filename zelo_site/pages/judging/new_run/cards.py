@@ -60,7 +60,7 @@ class JudgeCard:
 
     @property
     def cost_each_micros(self) -> int | None:
-        """What an answer has cost, in millionths of a dollar."""
+        """The cost of an answer, in millionths of a dollar."""
         if self.figures is None or not self.figures.answers or not self.figures.cost_micros:
             return None
         return round(self.figures.cost_micros / self.figures.answers)

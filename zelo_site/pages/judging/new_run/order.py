@@ -108,7 +108,7 @@ class RunForm(PageForm):
 
 
 class QueriesForm(PageForm):
-    """Which queries a run asks about; without a value all."""
+    """The queries of a run; without a value all."""
 
     query_text = forms.CharField(label=gettext_lazy("Text contains"), max_length=500, required=False)
     certainty_below = forms.FloatField(

@@ -1,1 +1,1 @@
-"""What needs action in a project: each problem with what happens, when it is tried again, and the button that helps."""
+"""Problems of a project that need action: each with its effect, the next retry, and the button that helps."""

@@ -18,7 +18,7 @@ class Level(enum.IntEnum):
 
 
 class Audience(enum.StrEnum):
-    """Who may press a button, and therefore sees it."""
+    """The people who may press a button, and therefore see it."""
 
     READERS = "readers"
     OWNERS = "owners"
