@@ -293,7 +293,7 @@ def check_answer(kind: AnswerKind, preference: float | None) -> None:
                 "report a missing answer as a Failure, not as a number"
             )
     elif preference is not None:
-        raise ValueError(f"preference is {preference!r} beside the answer {kind.value!r}; expected None")
+        raise ValueError(f"preference is {preference!r} with the answer {kind.value!r}; expected None")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ FIRST_STAGE, JUDGE_ORDER = stored_text("first stage"), stored_text("judge %(name
 class GradedQuery:
     """One query with at least one positive grade.
 
-    Arrays contain its candidates in id order, after graded documents that are no candidates (id 0); an ungraded candidate
+    Arrays contain its candidates in id order, after graded documents that are not candidates (id 0); an ungraded candidate
     counts as grade 0. `places` order the candidates by
     the imported document id, which breaks ties.
     """

@@ -85,7 +85,7 @@ def ndcg_of_all_pairs(candidates: Path, qrels: Path) -> float:
         mean = np.mean([preferences(judge, collection, place) for judge in judges], axis=0)
         fit = fit_queries(votes_of_query(pairs[:, 0], pairs[:, 1], mean, size=len(row.documents)))
         graded = [grades.get((row.id, document.id), 0) for document in row.documents]
-        # Graded documents that are no candidates are not retrieved: they come last.
+        # Graded documents that are not candidates are not retrieved: they come last.
         known = {document.id for document in row.documents}
         others = [grade for (query, document), grade in grades.items() if query == row.id and document not in known]
         if max(graded) > 0:

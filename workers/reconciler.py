@@ -117,7 +117,7 @@ def run_reconciler(stop: threading.Event, pause_s: float = PAUSE_S) -> None:
             if _leads():
                 reconcile_once()
         except Exception:  # the database may be restarting; the next round looks at everything again
-            log.exception("reconciling failed; trying again")
+            log.exception("reconciling failed; retrying")
             connection.close()
         stop.wait(pause_s)
 

@@ -127,7 +127,7 @@ def use_link(request: HttpRequest, token: str) -> HttpResponse:
         known = find_link(token)
         invited_to = getattr(known, "project", None)
         if known is not None and _lacks_name(known, visitor, form.cleaned_data["name"]):
-            form.add_error("name", _("Type your name: the project’s owner sees it beside your answers."))
+            form.add_error("name", _("Type your name: the project’s owner sees it next to your answers."))
             return render(request, "zelo/account/link.html", {"link": known, "form": form}, status=422)
         try:
             user = redeem(token, visitor=visitor, name=form.cleaned_data["name"])

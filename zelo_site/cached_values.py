@@ -104,13 +104,13 @@ def _name(kind: type) -> str:
 def _class(name: str) -> type:
     module, _separator, path = name.partition(":")
     if module.partition(".")[0] not in PACKAGES:
-        raise Unreadable(f"{module} is none of zelo's packages")
+        raise Unreadable(f"{module} is not one of zelo's packages")
     found: Any = importlib.import_module(module)
     for part in path.split("."):
         found = vars(found)[part]
     data = isinstance(found, type) and (dataclasses.is_dataclass(found) or issubclass(found, enum.Enum | tuple))
     if not data:
-        raise Unreadable(f"{name} is no class of figures")
+        raise Unreadable(f"{name} is not a class of figures")
     return found
 
 

@@ -136,7 +136,7 @@ def _networks(name: str, default: str) -> list[str]:
             ipaddress.ip_network(text)
         except ValueError:
             remedy = f"set {name} to addresses or networks, e.g. 10.0.0.5, 10.1.0.0/16, or unset it"
-            ZELO_WRONG_SETTINGS.append((f"{name} holds {text!r}, which is no address or network", remedy))
+            ZELO_WRONG_SETTINGS.append((f"{name} holds {text!r}, which is not an address or network", remedy))
             return []
     return networks
 
@@ -262,7 +262,7 @@ try:
 except ValueError:  # the address is not repeated: it may hold a password
     ZELO_WRONG_SETTINGS.append(
         (
-            "DATABASE_URL is no address of a database",
+            "DATABASE_URL is not the address of a database",
             "set DATABASE_URL to postgresql://USER:PASSWORD@HOST:PORT/NAME, or unset it",
         )
     )

@@ -224,7 +224,9 @@ def _checked_email(email: str, others: Any) -> str:
     try:
         validate_email(email)
     except ValidationError as error:
-        raise AccountRefused(f"{email[:60]!r} is no e-mail address; write it as name@example.org", "email") from error
+        raise AccountRefused(
+            f"{email[:60]!r} is not an e-mail address; write it as name@example.org", "email"
+        ) from error
     if others.filter(email__iexact=email).exists() or others.filter(username__iexact=email).exists():
         raise AccountRefused("another account has this e-mail address; use another one", "email")
     return email

@@ -46,7 +46,7 @@ def make_token(
     Raises BadScope, BadExpiry.
     """
     if days is not None and not 1 <= days <= LONGEST_DAYS:
-        raise BadExpiry(f"the key is to be valid for {days} days; expected 1 to {LONGEST_DAYS}")
+        raise BadExpiry(f"the validity of the key is {days} days; expected 1 to {LONGEST_DAYS}")
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise BadScope(f"scopes are {list(scopes)!r}; expected some of {', '.join(SCOPES)}")

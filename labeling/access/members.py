@@ -67,7 +67,7 @@ def invite(
     """
     chosen = known_role(role)
     if not 1 <= days <= MOST_DAYS:
-        raise BadInvitation(f"the link is to hold for {days} days; expected 1 to {MOST_DAYS}")
+        raise BadInvitation(f"the validity of the link is {days} days; expected 1 to {MOST_DAYS}")
     token = make_link(project=project, role=chosen, valid_for=timedelta(days=days), name=name, by=by)
     return Invitation(token, chosen, days, name)
 

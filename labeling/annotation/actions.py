@@ -338,7 +338,7 @@ def _message(state: str, paused: str) -> str:
         % {"reason": translated(paused)},
         "instruction": _("Please read the instruction before the first pair."),
         "quota_reached": _("You have answered all pairs assigned to you. Thank you."),
-        "nothing_left": _("There is no pair for you at the moment."),
+        "nothing_left": _("No pair is available for you at the moment."),
     }.get(state, "")
 
 

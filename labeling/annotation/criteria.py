@@ -18,7 +18,7 @@ from labeling.stored_texts import stored_text
 MOST_CRITERIA = 8
 RESERVED = {"score", "scores", "reasoning"}
 BAD_NAME = stored_text("%(name)s is a word of the answer's format; choose another name")
-NAMES_TWICE = stored_text("the criterion %(name)s is there twice; names must differ in more than case")
+NAMES_TWICE = stored_text("the criterion %(name)s appears twice; names must differ in more than case")
 
 
 class Criterion(pydantic.BaseModel):
@@ -107,7 +107,7 @@ def rubric_of_lines(text: str) -> list[dict[str, Any]]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise ValueError(
-                f"{line[:80]!r} is no criterion; write one in each line, such as '3 x answers: It answers the need'"
+                f"{line[:80]!r}is not a criterion; write one in each line, such as '3 x answers: It answers the need'"
             )
         weight, description = float(match["weight"] or 1), match["description"] or ""
         rows.append({"name": match["name"], "description": description, "weight": weight})

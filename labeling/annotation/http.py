@@ -170,7 +170,7 @@ def read_answer(message: Message) -> Answer:
             f"reason is {reason!r:.100}; expected one of {', '.join(CANNOT_JUDGE_REASONS)} with cannot_judge"
         )
     if choice != "cannot_judge" and reason != "":
-        raise BadMessage(f"reason is {reason!r:.100} beside {choice!r}; expected it with cannot_judge alone")
+        raise BadMessage(f"reason is {reason!r:.100} with the answer {choice!r}; expected it with cannot_judge only")
     if not isinstance(note, str) or len(note) > LONGEST_NOTE:
         raise BadMessage(f"note is {note!r:.40}; expected a text of at most {LONGEST_NOTE} characters")
     return Answer(named_assignment(message.get("slot")), choice, reason, note.strip(), _seconds(message.get("seconds")))

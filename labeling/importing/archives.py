@@ -87,7 +87,7 @@ def _of_archive(archive: zipfile.ZipFile, left: _Left) -> list[DataFile]:
         _check_entry(entry)
         if entry.filename in names:
             raise refused(
-                "is twice in the archive",
+                "appears twice in the archive",
                 expectation="each file once",
                 remedy="compress the folder again",
                 file=entry.filename[:200],

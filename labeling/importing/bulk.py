@@ -125,7 +125,7 @@ def _object(body: bytes, line: int, fields: frozenset[str]) -> dict[str, Any]:
     except BadJson as error:
         raise row_error(error, line) from None
     if not isinstance(found, dict):
-        raise RowError("is no JSON object", line=line, expectation=expectation, remedy="send one object a line")
+        raise RowError("is not a JSON object", line=line, expectation=expectation, remedy="send one object a line")
     if unknown := sorted(found.keys() - fields):
         raise RowError(
             f"has the unknown field {unknown[0]!r}", line=line, expectation=expectation, remedy="rename or remove it"
@@ -187,7 +187,7 @@ def _judgment(row: dict[str, Any], line: int) -> Row:
         preference = values.of_number(row.get("preference"), line, field="preference", low=0.0, high=1.0)
     elif row.get("preference") is not None:
         raise RowError(
-            f"is there beside the kind {kind.value}", line=line, field="preference", expectation="null with this kind",
+            f"is given together with the kind {kind.value}", line=line, field="preference", expectation="null with this kind",
             remedy="remove one of them",
         )  # fmt: skip
     return ImportedPreference(

@@ -90,7 +90,7 @@ def import_dataset(
 
     Existing rows stay. The same file again changes nothing; a known query gets its new documents; missing first-stage
     ranks and scores are filled in; a known id with another text is an error. Grades replace earlier grades. Grades of
-    documents that are no candidates are kept until they are, unless the project has none of the file's queries.
+    documents that are not candidates are kept until they are, unless the project has none of the file's queries.
 
     `replaces`: texts without judgments, metadata, first-stage ranks and scores of the file replace those of the project.
 

@@ -252,14 +252,14 @@ def _without_marks(body: bytes) -> bytes:
 
 
 def is_spread(body: bytes) -> bool:
-    """Whether a line opens a JSON object that goes on in the next lines."""
+    """Whether a line opens a JSON object that continues on the next lines."""
     return body.strip() == b"{"
 
 
 def spread_over_lines(line: int) -> RowError:
     """The error of a JSON object with line ends, where each line must be one."""
     return RowError(
-        "opens a JSON object that goes on in the next lines",
+        "opens a JSON object that continues on the next lines",
         line=line,
         expectation="each object on one line",
         remedy="write the objects without line ends, for example with jq -c, or as one JSON array",

@@ -35,7 +35,7 @@ class ImportFailed(ValueError):
 class ImportSummary:
     """Counts of a file's distinct queries, documents, candidates and graded candidates, and of the new ones.
 
-    `grades_unmatched`: grades of documents that are no candidates, which are kept.
+    `grades_unmatched`: grades of documents that are not candidates, which are kept.
     `candidates_unmatched`: skipped candidates of a run whose query or document the project lacks. `grades_changed`: replaced grades. `kept`:
     queries, documents and candidates with another metadata, rank or score in the file than in the project, which keeps
     its own. `replaced`: those that took the file's. `judgments`: distinct answers, of which changed ones superseded those of an
@@ -82,7 +82,7 @@ class ImportSummary:
             (self.judgments_changed, "judgments changed"),
             (self.ratings_changed, "grades of raters changed"),
             (self.replaced, "texts, metadata and first-stage ranks replaced"),
-            (self.grades_unmatched, "grades of documents that are no candidates"),
+            (self.grades_unmatched, "grades of documents that are not candidates"),
             (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
         )
         parts += [f"{count} {note}" for count, note in notes if count]

@@ -1,4 +1,4 @@
-"""Grades of documents that are no candidates: kept by the imported ids, and moved to candidates once these exist.
+"""Grades of documents that are not candidates: kept by the imported ids, and moved to candidates once these exist.
 
 `labeling.importing.staging` keeps them; everything that adds candidates calls `attach_grades`.
 """

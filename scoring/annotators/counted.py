@@ -27,7 +27,7 @@ def counted_judges(project: Project) -> set[int] | None:
         if not named:
             known = ", ".join(own for _, own in judges) or "none"
             raise UnknownJudge(
-                f"the rater's option judges names {name[:80]!r}, which is no judge of the project; expected some of: {known}"
+                f"the rater's option judges names {name[:80]!r}, which is not a judge of the project; expected some of: {known}"
             )
         found |= named
     return found

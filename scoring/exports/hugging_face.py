@@ -110,7 +110,7 @@ Queries with candidate documents, and relevance that was fitted to pairwise judg
 
 - `corpus`: `document_id`, `text`, `metadata` (JSON).
 - `queries`: `query_id`, `query`, `metadata` (JSON).
-- `grades`: `query_id`, `document_id`, `grade`, those of documents that are no candidates included.
+- `grades`: `query_id`, `document_id`, `grade`, those of documents that are not candidates included.
 - `candidates`: `query_id`, `document_id`; `first_stage_rank` and `first_stage_score` of the retriever; `grade` of people;
   `elo` (mean 1500, 400 points are odds of 10 to 1), `relevance` in [0, 1], `stderr` in the units of the fitted model, and
   `comparisons`, the number of distinct pairs. A document that was compared with nothing has no `elo` and no `relevance`.

@@ -17,14 +17,14 @@ from scoring.exports.zips import ZipFolder
 
 @register
 class TrecQrelsExport(Exporter):
-    """The grades as `query 0 document grade`, those of documents that are no candidates included.
+    """The grades as `query 0 document grade`, those of documents that are not candidates included.
 
     Raises ExportFailed for an id with a blank, which the format does not allow.
     """
 
     name = "trec-qrels"
     label = "TREC qrels (grades)"
-    format_help = "Grades, those of documents that are no candidates included."
+    format_help = "Grades, those of documents that are not candidates included."
     suffix = ".qrels.txt"
     content_type = "text/plain; charset=utf-8"
     reads = "texts"

@@ -34,7 +34,7 @@ def by_query(project: Project, pairs: Pairs, *, skip_unknown: bool = False) -> d
             continue
         if missing:
             raise PairsUnknown(
-                f"candidate {missing[0]} of a named pair is none of project {project.slug!r}; check the ids"
+                f"candidate {missing[0]} of a named pair does not belong to project {project.slug!r}; check the ids"
             )
         if a == b or query_of[a] != query_of[b]:
             why = "one candidate twice" if a == b else "candidates of two queries"

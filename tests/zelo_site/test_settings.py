@@ -9,7 +9,7 @@ WRONG = {
     "ZELO_MAX_LINE_MB": ("nan", "set ZELO_MAX_LINE_MB to a number above 0"),
     "ZELO_MAX_IMPORT_MB": ("much", "ZELO_MAX_IMPORT_MB is 'much', not a number of megabytes"),
     "ZELO_LOG_LEVEL": ("loud", "set ZELO_LOG_LEVEL to one of DEBUG, INFO"),
-    "DATABASE_URL": ("postgresql://u:secret@host:port/name", "DATABASE_URL is no address of a database"),
+    "DATABASE_URL": ("postgresql://u:secret@host:port/name", "DATABASE_URL is not the address of a database"),
     "ZELO_SECRET_KEY": ("short", "unset ZELO_SECRET_KEY"),
 }
 

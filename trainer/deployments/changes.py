@@ -87,7 +87,7 @@ def roll_back(deployment: Deployment, *, warm: Warm, by: Any = None) -> Deployme
     with transaction.atomic():
         row = _locked(deployment)
         if (row.current_id, row.previous_id) != (before.current_id, before.previous_id):
-            raise DeploymentRefused(f"{row.name!r} was changed meanwhile; look at it, then try again")
+            raise DeploymentRefused(f"{row.name!r} has been changed; check it, then try again")
         _switch(row, before.previous)
         audit.note(
             "deployment.rolled_back", project=row.project, actor=by, subject=row.name,
@@ -153,7 +153,7 @@ def _locked(deployment: Deployment) -> Deployment:
     try:
         return found.get(pk=deployment.pk)
     except Deployment.DoesNotExist:
-        raise DeploymentRefused(f"deployment {deployment.name!r} was deleted meanwhile") from None
+        raise DeploymentRefused(f"deployment {deployment.name!r} has been deleted") from None
 
 
 def _switch(row: Deployment, reranker: Reranker) -> None:
@@ -167,7 +167,7 @@ def _switch(row: Deployment, reranker: Reranker) -> None:
 
 def _check_version(project: Project, reranker: Reranker, *, beside: Reranker | None = None) -> None:
     if not servable().filter(project=project, pk=reranker.pk).exists():
-        raise DeploymentRefused(f"{reranker.name!r} is no published reranker of this project; publish it first")
+        raise DeploymentRefused(f"{reranker.name!r} is not a published reranker of this project; publish it first")
     if beside is not None and form_of(beside) != form_of(reranker):
         raise DeploymentRefused(
             f"{reranker.name!r} is a {form_of(reranker)} and {beside.name!r} a {form_of(beside)}, whose scores mean "

@@ -117,7 +117,7 @@ class Recorder:
                 trim(route.deployment_id)
             self._report_dropped()
         except IntegrityError:
-            log.info("a request was not stored: its deployment or reranker was deleted meanwhile")
+            log.info("a request was not stored: its deployment or reranker has been deleted")
 
     def _compare(self, handled: Handled, request: Answered) -> None:
         """Let the shadow compute the request, and store how its order differs."""

@@ -386,7 +386,7 @@ def stored_scores(evaluation: Evaluation, queries: Sequence[EvaluationQuery]) ->
 def _stored_scores(
     evaluation: Evaluation, queries: Sequence[EvaluationQuery]
 ) -> tuple[dict[str, FloatArray], FloatArray]:
-    """The scores by query id, and those of documents that are no candidates."""
+    """The scores by query id, and those of documents that are not candidates."""
     stored = unpacked(bytes(evaluation.scores))
     return _split(stored, {query.id: len(query.document_ids) for query in queries})
 

@@ -81,7 +81,7 @@ def read_body(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise RerankRefused(400, f"the body cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise RerankRefused(400, f"the body is a {type(value).__name__}; expected an object with query and documents")
-    told = "characters that are no text (NUL, half a surrogate, bytes that are not UTF-8) were replaced"
+    told = "characters that are not text (NUL, half a surrogate, bytes that are not UTF-8) were replaced"
     return value, (told,) if repaired else ()
 
 

@@ -20,9 +20,7 @@ def load_published(
     """
     manifest = read_manifest(Path(path))
     if is_pairwise(manifest):
-        raise ManifestBroken(
-            f"{path} holds a pairwise student, which ranks nothing by itself; choose it as a judge of a run"
-        )
+        raise ManifestBroken(f"{path} holds a pairwise student, which cannot rank; choose it as a judge of a run")
     if is_embedding(manifest):
         return load_embedding_student(path, device=device, dtype=dtype)
     return load_reranker(path, device=device, dtype=dtype, form=form, cache=cache)

@@ -42,14 +42,16 @@ def lines_of(stream: IO[bytes]) -> Iterator[bytes]:
             try:
                 text = unpacker.decompress(block, BLOCK * 4)
             except zlib.error as error:
-                raise BadArchive(f"the file is no gzip file, or damaged ({error}); export the project again") from error
+                raise BadArchive(
+                    f"the file is not a gzip file, or it is damaged ({error}); export the project again"
+                ) from error
             block = unpacker.unconsumed_tail
             rest += text
             *whole, rest = rest.split(b"\n")
             for line in whole:
                 yield line + b"\n"
             if len(rest) > LONGEST_LINE:
-                raise BadArchive(f"a line has more than {LONGEST_LINE >> 20} MB; this is no archive of zelo")
+                raise BadArchive(f"a line has more than {LONGEST_LINE >> 20} MB; this is not an archive of zelo")
             if not block and not text and unpacker.eof:
                 break
     if rest or not unpacker.eof:
@@ -75,7 +77,9 @@ def check(stream: IO[bytes]) -> Header:
         elif line.startswith(b"{"):
             name = str(_json(line, number).get("section", name))
             if name not in NAMES and name:
-                raise BadArchive(f"line {number}: {name[:80]!r} is no section of an archive; export the project again")
+                raise BadArchive(
+                    f"line {number}: {name[:80]!r} is not a section of an archive; export the project again"
+                )
             counts.setdefault(name, 0)
         else:
             counts[name] = counts.get(name, 0) + 1
@@ -122,10 +126,10 @@ def sections(stream: IO[bytes]) -> Iterator[tuple[Section, Iterator[tuple[int, l
 
 def _header(line: bytes) -> Header:
     if not line.startswith(b'{"format"'):
-        raise BadArchive("the file is no project archive; choose the importer of its format instead")
+        raise BadArchive("the file is not a project archive; choose the importer of its format instead")
     found = _json(line, 1)
     if found.get("format") != FORMAT:
-        raise BadArchive(f"the file is no project archive: its format is {found.get('format')!r}")
+        raise BadArchive(f"the file is not a project archive: its format is {found.get('format')!r}")
     version = found.get("version")
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise BadArchive(

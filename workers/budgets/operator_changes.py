@@ -121,7 +121,7 @@ def allowed_projects(endpoint: str) -> list[str] | None:
 
 def _checked_endpoint(name: str) -> str:
     if "\x00" in name or len(name) > 80:
-        raise LimitRefused(f"{name[:40]!r} is no name of an endpoint; GET /api/v1/endpoints lists them")
+        raise LimitRefused(f"{name[:40]!r} is not the name of an endpoint; GET /api/v1/endpoints lists them")
     return name.strip()
 
 

@@ -46,7 +46,7 @@ class Rates:
         known = {each.name: getattr(self, each.name) for each in fields(self)}
         for name, value in changes.items():
             if name not in known:
-                raise BadScale(f"{name!r} is no rate; expected one of {', '.join(known)}")
+                raise BadScale(f"{name!r} is not a rate; expected one of {', '.join(known)}")
             if not (math.isfinite(value) and (value > 0.0 or (name == "gpu_calls_s" and value == 0.0))):
                 raise BadScale(f"{name} is {value}; expected a number above 0")
         return Rates(**{**known, **changes})

@@ -163,7 +163,7 @@ def _rated(target: Target, path: str) -> int:
 
 
 def unmatched_grades(project: Project, path: str, external_ids: Any) -> QuerySet[UnmatchedGrade]:
-    """The grades of documents that are no candidates, of these queries or documents (`path`)."""
+    """The grades of documents that are not candidates, of these queries or documents (`path`)."""
     return UnmatchedGrade.objects.filter(**{"project": project, f"{path}_external_id__in": external_ids})
 
 

@@ -95,7 +95,7 @@ def check_header_names(names: Mapping[str, Any]) -> None:
     seen = set()
     for name in names:
         if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{name!r:.60} is no name of a header; use letters, digits and hyphens")
+            raise ValueError(f"{name!r:.60} is not a valid header name; use letters, digits and hyphens")
         if name.lower() in RESERVED_HEADERS:
             raise ValueError(f"{name!r} cannot be set; the connection sets it")
         if name.lower() in seen:
@@ -107,4 +107,4 @@ def check_query_names(names: Mapping[str, Any]) -> None:
     """Raise ValueError for an empty name, or one with a character that separates parameters."""
     for name in names:
         if not name or not name.isascii() or not name.isprintable() or set(name) & set("&=?# "):
-            raise ValueError(f"{name!r:.60} is no name of a query parameter")
+            raise ValueError(f"{name!r:.60} is not a valid query parameter")

@@ -25,7 +25,7 @@ STAGE = "candidates"
 MOST_CANDIDATES = 10_000
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times while retrieving candidates; see its log, choose the retriever bm25 where "
-    "memory is short, then order the candidates again"
+    "memory is short, then retrieve the candidates again"
 )
 
 # The message of a finished job: by whether candidates were ranked, and whether queries are left without any.
@@ -52,7 +52,7 @@ class AlreadyFilling(FillRefused):
         self.job_id = job_id
         super().__init__(
             f"candidates of project {project.slug!r} are being retrieved already (job {job_id}); "
-            "wait for its end, then order what is still missing"
+            "wait for its end, then retrieve those that are still missing"
         )
 
 

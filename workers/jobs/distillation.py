@@ -160,7 +160,7 @@ def check_panel(project: Project, judges: Sequence[Annotator]) -> None:
     for judge in judges:
         if judge.project_id != project.pk or judge.is_person or judge.pk in students:
             raise DistillationRefused(
-                f"annotator {judge.name!r} is no judge of a panel of project {project.slug!r}; choose judges that are neither "
+                f"annotator {judge.name!r} is not a panel judge of project {project.slug!r}; choose judges that are neither "
                 "people nor students"
             )
     if not comparable_query_ids(project.pk):

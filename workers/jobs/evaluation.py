@@ -44,7 +44,7 @@ EQUAL = (
 )
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times during the evaluation; see its log, evaluate fewer rerankers at once where "
-    "memory is short, then order the evaluation again"
+    "memory is short, then start the evaluation again"
 )
 
 
@@ -79,7 +79,7 @@ def order_evaluation(
             audit.note("evaluation.ordered", project=project, actor=by, subject=snapshot.name, split=split, job=job.pk)
     except IntegrityError:
         raise EvaluationRefused(
-            f"an evaluation of project {project.slug!r} is waiting or running already; wait for its end, then order again"
+            f"an evaluation of project {project.slug!r} is waiting or running already; wait for its end, then start another"
         ) from None
     transaction.on_commit(lambda: leave_hint("evaluate", job.pk))
     return job
@@ -135,7 +135,7 @@ def _proofs_stored(project: Project, snapshot: Snapshot, split: str) -> str:
     except Error:
         raise
     except Exception as error:  # every kind of storage has errors of its own
-        log.warning("figures of project %s are not beside its artefacts: %s", project.slug, error)
+        log.warning("the figures of project %s could not be stored with its artefacts: %s", project.slug, error)
         return f"; {EVALUATION} is not written: {error}"
     return ""
 

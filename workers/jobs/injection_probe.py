@@ -56,7 +56,7 @@ LONGEST_PAUSE_S = 5.0
 # Above every id of a document: a judge that remembers by id must not take a loaded text for the document.
 LOADED_IDS = 2**62
 
-GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times during the probe; see its log, then order the probe again"
+GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times during the probe; see its log, then start the probe again"
 REPORTED = stored_text("%(n)s answers to targets with and without payloads")
 
 Progress = Callable[[int, int], None]

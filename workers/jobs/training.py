@@ -62,7 +62,7 @@ POLL_S = 1.0
 RERANKER_PUBLISHED = stored_text("reranker '%(name)s' published")
 PUBLISHED_BEFORE = stored_text("published before")
 JUDGE_PUBLISHED = stored_text("judge '%(name)s' published")
-JUDGE_HELD_BACK = stored_text("judge '%(name)s' held back: on held-out pairs it is no better than chance")
+JUDGE_HELD_BACK = stored_text("judge '%(name)s' held back: on held-out pairs it is not better than chance")
 RERANKER_HELD_BACK = stored_text("reranker '%(name)s' held back: it ranks worse than its base or the first stage")
 BASE_WON = stored_text("nothing published: no checkpoint ranks better than the untrained base")
 START_WON = stored_text("nothing published: no checkpoint ranks better than the student from which it continued")
@@ -320,7 +320,7 @@ def _order_evaluation(run: TrainingRun) -> None:
 def _unexplained(status: int, output: str) -> str:
     how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     memory = "; where memory is short, choose a smaller batch_size or max_length" if status == -9 else ""
-    return f"the training process {how} without saying why{memory}; its last words: {output[-1500:] or 'none'}"
+    return f"the training process {how} without an error message{memory}; the end of its output: {output[-1500:] or 'none'}"
 
 
 def workspace_of(run: TrainingRun) -> Path:

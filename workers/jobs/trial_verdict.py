@@ -19,7 +19,7 @@ ENOUGH_KNOWN = 3
 
 NO_ANSWER = stored_text("none of %(n)s questions was answered: %(message)s")
 MOSTLY_NONE = stored_text("%(failed)s of %(n)s questions were not answered: %(message)s")
-ONE_POSITION = stored_text("it preferred the document shown %(place)s in all %(n)s answers, whatever it held")
+ONE_POSITION = stored_text("it preferred the document shown %(place)s in all %(n)s answers, regardless of its text")
 ALL_TIES = stored_text("it called all %(n)s pairs a tie")
 BELOW_CHANCE = stored_text("it agrees with %(right)s of %(n)s known answers, which is less than chance")
 ANSWERED = stored_text("it answered all %(n)s questions")

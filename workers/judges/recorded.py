@@ -51,7 +51,7 @@ class RecordedOptions(Judge.Options):
     )
     other_order: Literal["mirror", "refuse"] = pydantic.Field(
         default="mirror",
-        description="Pairs that were recorded in the other order only. mirror: the answer counts in both; refuse: none.",
+        description="Pairs that were recorded in the other order only. mirror: the answer counts in both orders; refuse: in neither.",
     )
 
     @pydantic.field_validator("recording")

@@ -108,7 +108,7 @@ def _object(body: bytes, line: int) -> Mapping[str, Any]:
         raise _row_error(line, error) from None
     if not isinstance(value, dict):
         raise RowError(
-            "is no JSON object", line=line, expectation=f"an object such as {EXAMPLE}", remedy="correct the line"
+            "is not a JSON object", line=line, expectation=f"an object such as {EXAMPLE}", remedy="correct the line"
         )
     return value
 
@@ -185,7 +185,7 @@ def _answer(values: Mapping[str, Any], line: int) -> RecordedAnswer:
     swapped = values.get("swapped", False)
     if not isinstance(swapped, bool):
         raise BadJson(
-            "is no truth value", field="swapped", expectation="true if b was shown first", remedy="correct it"
+            "is not true or false", field="swapped", expectation="true if b was shown first", remedy="correct it"
         )
     hashes = {name: _hash(values, f"{name}_hash") for name in ("query", "a", "b")}
     if swapped:
@@ -223,7 +223,7 @@ def _identifier(values: Mapping[str, Any], name: str) -> str:
         value = str(value)
     if not isinstance(value, str):
         raise BadJson(
-            "is missing" if value is None else "is no id",
+            "is missing" if value is None else "is not an id",
             field=name,
             expectation=f"an id as it was imported, as in {EXAMPLE}",
             remedy="add it",
@@ -242,7 +242,7 @@ def _preference(values: Mapping[str, Any]) -> tuple[float | None, AnswerKind]:
         raise BadJson(
             f"has {' and '.join(given)}" if given else "has no answer",
             expectation="one of preference (P(a is better), 0 to 1), score (-1: a, 1: b) and winner (a, b, tie)",
-            remedy="keep one of them" if given else "add the answer, or leave the line out: a failure is no answer",
+            remedy="keep one of them" if given else "add the answer, or leave the line out: a failure is not an answer",
         )
     name = given[0]
     value = values[name]
@@ -278,7 +278,7 @@ def _judge(values: Mapping[str, Any]) -> str:
     value = values.get(name, DEFAULT_JUDGE)
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_JUDGE:
         raise BadJson(
-            "is no name", field=name, expectation=f"a name of 1 to {LONGEST_JUDGE} characters", remedy="correct it"
+            "is not a name", field=name, expectation=f"a name of 1 to {LONGEST_JUDGE} characters", remedy="correct it"
         )
     return value.strip()
 
@@ -287,7 +287,7 @@ def _text(values: Mapping[str, Any], name: str, most: int) -> str:
     value = values.get(name) or ""
     if not isinstance(value, str) or len(value) > most:
         raise BadJson(
-            "is no text of that length", field=name, expectation=f"at most {most:,} characters", remedy="shorten it"
+            "is not a text of that length", field=name, expectation=f"at most {most:,} characters", remedy="shorten it"
         )
     check_text(value)
     return value

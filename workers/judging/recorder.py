@@ -102,7 +102,7 @@ def _patiently(act: Callable[[], Result]) -> Result:
         except (OperationalError, InterfaceError) as error:
             if connection.in_atomic_block or time.monotonic() + pause_s > deadline:
                 raise
-            log.warning("answers wait for the database, trying again in %.1f s: %s", pause_s, error)
+            log.warning("answers wait for the database; retrying in %.1f s: %s", pause_s, error)
             connection.close()
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_RETRY_S)
@@ -163,7 +163,7 @@ def _readable(leftover: Leftover, mark: str) -> Iterator[tuple[ClaimedTask, Answ
             leftover.reject(encode(value))
     if leftover.foreign:
         log.warning(
-            "%s holds %d answers of another database: it stays, until a worker of that one starts with this ZELO_HOME",
+            "%s holds %d answers of another database; it is kept until a worker of that database starts with this ZELO_HOME",
             leftover.path,
             leftover.foreign,
         )

@@ -333,7 +333,7 @@ def reject(folder: Path, line: bytes) -> bool:
         finally:
             os.close(file)
     except OSError as error:
-        log.error("%s cannot be written (%s): the answer stays where it is", folder / REJECTED, error.strerror)
+        log.error("%s cannot be written (%s); the answer stays in its file", folder / REJECTED, error.strerror)
         return False
     return True
 

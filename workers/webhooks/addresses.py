@@ -72,12 +72,12 @@ def _entry(text: str) -> Entry:
     host = next((each for each in match.group("six", "host", "bare") if each), "") if match else ""
     port = int(match["port"]) if match and match["port"] else None
     if not host or (port is not None and not 0 < port < 65536):
-        raise BadEntry(f"{text!r} is no host, address or network, with or without a port")
+        raise BadEntry(f"{text!r} is not a host, address or network, with or without a port")
     try:
         return Entry("", ipaddress.ip_network(host, strict=False), port)
     except ValueError:
         if not _HOST.match(host.lower()) or re.fullmatch(r"[0-9.]+|.*/.*", host):
-            raise BadEntry(f"{text!r} is no host, address or network, with or without a port") from None
+            raise BadEntry(f"{text!r} is not a host, address or network, with or without a port") from None
     return Entry(host.lower().rstrip("."), None, port)
 
 
@@ -89,10 +89,10 @@ def check_url(url: str, entries: Sequence[Entry]) -> tuple[str, str, int]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise AddressRefused(f"{url[:100]!r} is no URL: {error}") from None
+        raise AddressRefused(f"{url[:100]!r} is not a URL: {error}") from None
     host = (parts.hostname or "").rstrip(".")
     if parts.scheme not in DEFAULT_PORTS or "*" in host or not (_literal(host) or _HOST.match(host)):
-        raise AddressRefused(f"{url[:100]!r} is no http or https URL")
+        raise AddressRefused(f"{url[:100]!r} is not an http or https URL")
     if parts.username or parts.password or parts.fragment:
         raise AddressRefused("the address has a user, a password or a fragment; leave them out")
     port = port if port is not None else DEFAULT_PORTS[parts.scheme]
@@ -112,7 +112,7 @@ def find_target(url: str, entries: Sequence[Entry], *, resolve: Resolve | None =
     for each in found:
         if not _may_reach(ipaddress.ip_address(each), port, entries):
             raise AddressRefused(
-                f"{host} resolves to {each}, which is no public address; the operator may list it in {VARIABLE}"
+                f"{host} resolves to {each}, which is not a public address; the operator may list it in {VARIABLE}"
             )
     return Target(scheme, host, port, tuple(found))
 

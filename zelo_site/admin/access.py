@@ -113,7 +113,7 @@ class AccessLinkAdmin(LinkedAdmin):
 
     @admin.action(description=_("Revoke invitations"))
     def revoke(self, request: HttpRequest, rows: QuerySet[AccessLink]) -> HttpResponse | None:
-        if page := self.ask(request, rows, str(_("Revoke these invitations? Nobody can use them any more."))):
+        if page := self.ask(request, rows, str(_("Revoke these invitations? They stop working at once."))):
             return page
 
         def end(row: AccessLink) -> bool:

@@ -78,7 +78,9 @@ class RunAdmin(LinkedAdmin):
 
     @admin.action(description=_("Cancel"))
     def cancel(self, request: HttpRequest, runs: QuerySet[Run]) -> HttpResponse | None:
-        question = _("Cancel these runs for good? Their open questions are deleted; answers and costs stay.")
+        question = _(
+            "Cancel these runs? This cannot be undone. Their open questions are deleted; answers and costs stay."
+        )
         if page := self.ask(request, runs, str(question)):
             return page
         self.run_verb(request, runs, lambda run: cancel_run(run, by=request.user))

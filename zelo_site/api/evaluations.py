@@ -72,7 +72,7 @@ class DifferenceOut(IntervalOut):
 
 
 class MatchedOut(Schema):
-    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are no candidates.
+    """Queries and documents of the split that the row was measured on; `others`: a run's documents that are not candidates.
 
     `others_graded`: those of them with a grade, which count as retrieved. `equal`: queries in which all scores are equal.
     """

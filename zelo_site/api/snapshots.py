@@ -95,6 +95,8 @@ def get_rows(request: HttpRequest, snapshot_id: int) -> FileResponse:
     try:
         stream = storage().opened(f"{snapshot.location}/{ROWS_FILE}")
     except FileNotFoundError as error:
-        raise HttpError(404, f"the rows of snapshot {snapshot_id} are no longer in the storage; freeze anew") from error
+        raise HttpError(
+            404, f"the rows of snapshot {snapshot_id} are no longer in the storage; freeze a new snapshot"
+        ) from error
     name = f"{snapshot.location.rpartition('/')[2]}.parquet"
     return FileResponse(stream, as_attachment=True, filename=name, content_type="application/vnd.apache.parquet")

@@ -50,7 +50,7 @@ class NewPlugin(Importer):
             except UnicodeDecodeError:
                 query_id, text = "", ""
             if not query_id.strip() or not text.strip() or not (query_id + text).isprintable() or len(query_id) > 500:
-                raise RowError("is no query", line=line, expectation="id, tab, text", remedy="fix the line")
+                raise RowError("is not a query", line=line, expectation="id, tab, text", remedy="fix the line")
             yield ImportedQuery(query_id.strip(), text.strip(), (), line=line)
 ''',
     "exporter": '''import json

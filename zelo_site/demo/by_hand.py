@@ -66,7 +66,7 @@ def _of_models(project: Project) -> list[tuple[str, Order]]:
     rows = Evaluation.objects.filter(project=project, snapshot=snapshot, split=SPLIT, reference="grades")
     found = list(rows.filter(reranker__kind__in=(BASE, TRAINED)).select_related("reranker"))
     if not any(each.reranker.kind == TRAINED for each in found):
-        raise NoStudent("the demo has no evaluated student; run `manage.py demo` to its proof first")
+        raise NoStudent("the demo has no evaluated student; run `manage.py demo` until its proof first")
     queries = snapshot_queries(snapshot, SPLIT)
     orders: list[tuple[str, Order]] = []
     for each in sorted(found, key=lambda each: each.reranker.kind == TRAINED):

@@ -105,7 +105,7 @@ def examine(home: Path, *, is_running: bool) -> Plan:
     migrations = pending_migrations()
     if migrations and (others := _other_workers(is_running=is_running)):
         raise UpgradeRefused(
-            f"workers are at work that this server does not run ({', '.join(others[:5])}), and the tables will change; stop "
+            f"workers of other hosts or services are running ({', '.join(others[:5])}), and the tables will change; stop "
             "them first, and start them again with the new program"
         )
     return Plan(migrations)

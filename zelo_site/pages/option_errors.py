@@ -21,7 +21,7 @@ YES_OR_NO = gettext_lazy("Choose yes or no.")
 
 MESSAGES: dict[str, str | Promise] = {
     "missing": gettext_lazy("This field is required."),
-    "extra_forbidden": gettext_lazy("Remove this value; there is no option of this name."),
+    "extra_forbidden": gettext_lazy("Remove this value; no option has this name."),
     "greater_than_equal": gettext_lazy("Enter a number of at least %(ge)s."),
     "greater_than": gettext_lazy("Enter a number above %(gt)s."),
     "less_than_equal": gettext_lazy("Enter a number of at most %(le)s."),

@@ -46,7 +46,7 @@ class RestartOrders:
         except RestartFailed as failure:
             error = str(failure)
         _write(self._home / ANSWER, {"id": order["id"], "error": error})
-        return [f"not restarted: {error}" if error else "restarted all processes, as ordered"]
+        return [f"not restarted: {error}" if error else "restarted all processes as requested"]
 
 
 def order_restart(home: Path, *, migrate: bool, patience_s: float = TAKEN_WITHIN_S) -> None:
@@ -57,7 +57,7 @@ def order_restart(home: Path, *, migrate: bool, patience_s: float = TAKEN_WITHIN
     while (home / ORDER).exists():
         if time.monotonic() > deadline:
             (home / ORDER).unlink(missing_ok=True)
-            raise RestartFailed("the running server takes no orders to restart; stop it, then start it again")
+            raise RestartFailed("the running server does not support restarts by command; stop it, then start it again")
         time.sleep(POLL_S)
     deadline = time.monotonic() + DONE_WITHIN_S
     while (answer := _answer(home)).get("id") != number:

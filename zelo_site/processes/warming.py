@@ -27,7 +27,7 @@ def warm(threads: Executor, count: int) -> None:
         _load()
         _connect(threads, count)
     except Exception:
-        log.exception("the web process starts cold")
+        log.exception("the web process could not warm up")
 
 
 def _load() -> None:

@@ -50,7 +50,7 @@ def data_section(project: Project) -> Section:
         ),
         tuple(Line(row[0] or "–", tuple(count(each) for each in row[1:])) for row in rows)
         + ((Line(_("all"), tuple(count(each) for each in sums)),) if len(rows) != 1 else ()),
-        _("Grades of documents that are no candidates: %(n)s. They count for recall.")
+        _("Grades of documents that are not candidates: %(n)s. They count for recall.")
         % {"n": count(UnmatchedGrade.objects.filter(project=project).count())},
     )
     answers = Table(

@@ -210,7 +210,7 @@ def unknown_error(line: int, what: str, name: str, query: str = "") -> RowError:
     """The error of an answer that names a query, document or candidate that the project lacks."""
     shown = printable(name)
     problem = (
-        f"the document {shown!r} is no candidate of the query {quoted(query)}"
+        f"the document {shown!r} is not a candidate of the query {quoted(query)}"
         if query
         else f"the project has no {what} {shown!r}"
     )

@@ -178,7 +178,9 @@ def _text_row(body: bytes, line: int, *, are_queries: bool) -> ImportedQuery | I
     except BadJson as error:
         raise fields.row_error(error, line) from None
     if not isinstance(value, dict):
-        raise RowError("is no object", line=line, expectation="a JSON object", remedy='write {"_id": ..., "text": ...}')
+        raise RowError(
+            "is not an object", line=line, expectation="a JSON object", remedy='write {"_id": ..., "text": ...}'
+        )
     identifier = fields.identifier(_id_of(value, line), "_id", line)
     metadata = _metadata(value.get("metadata"), line)
     title, text = value.get("title") or "", value.get("text")
@@ -204,7 +206,7 @@ def _metadata(value: Any, line: int) -> Mapping[str, Any]:
     if value is None or isinstance(value, dict):
         return value or {}
     raise RowError(
-        "is no object",
+        "is not an object",
         line=line,
         field="metadata",
         expectation="a JSON object",

@@ -76,7 +76,7 @@ class PairRows:
             return
         if known is not digest:
             raise RowError(
-                f"the query {query_id[:80]!r} has another text than on line {known.split(' ')[1]}",
+                f"the query {query_id[:80]!r} has a different text than on line {known.split(' ')[1]}",
                 line=line,
                 field="query",
                 expectation="one text for each query id",

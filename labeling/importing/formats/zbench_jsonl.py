@@ -102,7 +102,7 @@ def _no_json(body: bytes) -> BadJson:
     return BadJson(
         f"begins with {quoted(body[:40].decode('utf-8', 'replace'))}: not JSON",
         expectation="one JSON object on one line",
-        remedy="choose the file's format; no format recognises this file by itself",
+        remedy="choose the file's format; no format recognises this file automatically",
     )
 
 

@@ -113,7 +113,7 @@ def random_cycles(size: int, degree: int, rng: np.random.Generator, exclude: Int
     if len(taken) == 0:
         return _walecki_cycles(size, degree // 2, rng)
     raise NoSuchDesign(
-        f"no {degree // 2} disjoint cycles over {size} candidates were found beside {len(taken)} excluded pairs; "
+        f"no {degree // 2} disjoint cycles over {size} candidates avoid the {len(taken)} excluded pairs; "
         "lower the degree or use complete_degrees"
     )
 

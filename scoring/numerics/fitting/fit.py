@@ -41,7 +41,7 @@ class DisconnectedGraph(ValueError):
         query, first = next(iter(islands.items()))
         named = "; ".join(_abridged(island) for island in first[:5]) + (" ..." if len(first) > 5 else "")
         super().__init__(
-            f"{len(islands)} queries fall into islands that no judged pair connects; query {query} has {len(first)}: "
+            f"{len(islands)} queries have comparisons in groups that no judged pair connects; query {query} has {len(first)}: "
             f"{named}; judge pairs between them, or fit with a positive prior_precision and require_connected=False"
         )
 

@@ -170,7 +170,7 @@ def test_who_skipped_everything_is_not_told_that_nothing_was_planned(visit: Star
     read(page)
     page.keyboard.press("s")
     expect(page.locator("#state-title")).to_have_text("Nothing left to compare")
-    expect(page.locator("#state-text")).to_have_text("There is no pair for you at the moment.")
+    expect(page.locator("#state-text")).to_have_text("No pair is available for you at the moment.")
     expect(page.locator("#state-link")).to_be_hidden()
 
 

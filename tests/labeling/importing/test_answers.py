@@ -129,7 +129,7 @@ def test_unknown_queries_documents_and_candidates_are_refused_or_left_out_by_rea
     report = DatasetImport.objects.get(pk=summary.import_id)
     assert (report.left_out, report.importer) == (3, "preferences")
     lines = [json.loads(line) for line in left_out_file(report, "jsonl")]
-    assert [each["line"] for each in lines] == [2, 3, 4] and "is no candidate of" in lines[2]["problem"]
+    assert [each["line"] for each in lines] == [2, 3, 4] and "is not a candidate of" in lines[2]["problem"]
     cells = list(csv.reader(io.StringIO(b"".join(left_out_file(report, "csv")).decode())))
     assert cells[0] == ["line", "field", "problem", "expected", "remedy"] and len(cells) == 4
     with pytest.raises(ImportFailed, match="no good rows"):

@@ -281,7 +281,7 @@ def test_bad_rows_are_left_out_by_option_and_counted_by_reason(project: Project)
     with pytest.raises(ImportFailed, match="line 1"):
         import_dataset(project, io.BytesIO(data), filename="f")
     summary = import_dataset(project, io.BytesIO(data), filename="f", leave_out_bad_rows=True)
-    # q3 has the document "d1" with another text than line 1, and "known" with another text than the project.
+    # q3 has the document "d1" with a different text than line 1, and "known" with another text than the project.
     assert [(each.count, each.lines) for each in summary.left_out] == [
         (1, (1,)),
         (1, (2,)),
@@ -355,7 +355,7 @@ def test_grades_go_to_candidates_and_those_of_other_documents_are_kept(project: 
     summary = qrels(project, file)
     assert (summary.grades, summary.grades_created, summary.grades_unmatched) == (4, 4, 2)
     assert list(Candidate.objects.values_list("grade", flat=True)) == [3, 0, None]
-    assert "2 grades of documents that are no candidates" in str(summary)
+    assert "2 grades of documents that are not candidates" in str(summary)
     assert qrels(project, file).changed_nothing
     assert qrels(project, "q2 0 d2 2\n").grades_changed == 1
     load(project, row("q2", "d2"), row("q9", "d1"))

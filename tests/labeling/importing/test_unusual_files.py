@@ -230,7 +230,7 @@ REFUSED: dict[str, tuple[bytes | str, str, int, str, str]] = {
     "0 for a loss": ("query,a,b,label\n1,x,y,1\n1,x,z,0\n", "auto", 3, "is '0'", "write a where"),
     "an annotator's endless id": (task(completed_by={"id": "k" * 999, "email": "a@b"}), "auto", 1, "annotator's id", "shorten"),
     "Argilla's users as an object": (
-        '[{"query":"q","document":"d","r.responses":[1],"r.responses.users":{"a":1}}]', "auto", 1, "is no list", "export",
+        '[{"query":"q","document":"d","r.responses":[1],"r.responses.users":{"a":1}}]', "auto", 1, "is not a list", "export",
     ),
     "a tar archive": (tar("s/corpus.jsonl", CSV), "auto", 1, "a tar archive", "as a zip archive"),
     "zbench's objects over several lines": (json.dumps(ZBENCH, indent=2), "auto", 1, "goes on in the next", "jq -c"),
@@ -250,7 +250,7 @@ REFUSED: dict[str, tuple[bytes | str, str, int, str, str]] = {
         '[{"query":"q","text1":"t","text2":"u","pw":"left","annotator":1,"annotation_id":1,"lead_time":2.5}]', "auto", 1,
         "JSON-MIN", "as JSON",
     ),
-    "a result without an object": (task(result=[{"type": "rating", "value": "3"}]), "auto", 1, "value: is no object", "as JSON"),
+    "a result without an object": (task(result=[{"type": "rating", "value": "3"}]), "auto", 1, "value: is not an object", "as JSON"),
     "an entity in topics": (
         '<!DOCTYPE t [<!ENTITY a "aa">]>\n<topic number="1"><query>&a;</query></topic>', "auto", 1, "outside of a topic", "file",
     ),

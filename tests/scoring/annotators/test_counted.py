@@ -57,7 +57,7 @@ def test_only_named_judges_and_people_enter_the_scores() -> None:
 def test_a_name_that_no_judge_has_is_the_reason_why_nothing_is_fitted() -> None:
     project = make_split_panel()
     project = change_project(project, rater_options={**project.rater_options, "judges": "nobody"})
-    with pytest.raises(UnknownJudge, match="'nobody', which is no judge of the project; expected some of"):
+    with pytest.raises(UnknownJudge, match="'nobody', which is not a judge of the project; expected some of"):
         counted_judges(project)
     rate_stale(project.pk)
     assert "nobody" in QueryFit.objects.get().error

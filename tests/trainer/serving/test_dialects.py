@@ -53,7 +53,7 @@ def test_bad_characters_are_replaced_and_reported(address: str) -> None:
     texts = {row["index"]: row["document"]["text"] for row in answer.json()["results"]}
     assert texts == {0: "a b", 1: "a\ufffd", 2: "a\ufffdb", 3: "\U0001f600", 4: "\ufffd", 5: "a"}
     assert answer.json()["meta"]["warnings"] == [
-        "characters that are no text (NUL, half a surrogate, bytes that are not UTF-8) were replaced", "seed is not used",
+        "characters that are not text (NUL, half a surrogate, bytes that are not UTF-8) were replaced", "seed is not used",
     ]  # fmt: skip
     assert scores(ask(address, query="gold fish", documents=["a b"]))[0] == pytest.approx(scores(answer)[0], abs=1e-5)
     for broken in (b'{"query": NaN', b'{"query": "a", "query": "b", "documents": ["c"]}', b"[" * 200):

@@ -109,9 +109,7 @@ def test_the_warm_start_is_told_as_a_phase_of_its_own(tmp_path: Path) -> None:
     assert (progress.step, progress.steps) == (0, 0)
     assert progress.shown()["warm_start"] == {"step": 4, "steps": 4, "kept": True}
     assert "checkpoint" not in progress.shown()
-    assert [read_stored(note) for note in progress.shown()["notes"]] == [
-        "first 4 steps on the order that the base has by itself"
-    ]
+    assert [read_stored(note) for note in progress.shown()["notes"]] == ["first 4 steps on the base's own order"]
     for kind, values in told[len(warm) :]:
         progress.take({"kind": kind, **values})
     assert (progress.step, progress.steps, progress.shown()["checkpoint"]) == (2, 2, 2)

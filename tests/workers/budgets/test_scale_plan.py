@@ -35,7 +35,7 @@ def test_the_papers_size() -> None:
         (["--candidates", "10", "--pairs", "46"], "10 candidates have 45 pairs"),
         (["--queries", "0"], "expected 1 or more"),
         (["--orders", "3"], "expected 1 or 2"),
-        (["--set", "speed=3"], "'speed' is no rate"),
+        (["--set", "speed=3"], "'speed' is not a rate"),
         (["--set", "fit_queries_s=0"], "expected a number above 0"),
         (["--set", "fit_queries_s"], "is not RATE=NUMBER"),
     ],

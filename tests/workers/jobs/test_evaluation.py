@@ -227,7 +227,7 @@ def test_every_row_can_be_compared_with_one_that_is_chosen() -> None:
 
 
 def test_a_run_file_is_measured_to_the_last_digit_of_trec_eval_and_says_what_matched() -> None:
-    """Ties, candidates that it lacks, documents that are no candidates, graded or not, a query that it lacks."""
+    """Ties, candidates that it lacks, documents that are not candidates, graded or not, a query that it lacks."""
     project = make_scored()
     for query in project.queries.all():
         UnmatchedGrade.objects.create(

@@ -196,7 +196,7 @@ def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
     for which, panel, told in (
         (student, judges, "has 2 dev queries; a refinement needs 5 to choose on"),
         (student, [], "the refinement has no panel; choose at least one judge"),
-        (baseline, judges, "is no student that was trained here"),
+        (baseline, judges, "is not a student that was trained here"),
     ):
         with pytest.raises(RefinementRefused, match=told):
             order_refinement(which, panel)

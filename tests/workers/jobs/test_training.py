@@ -274,8 +274,8 @@ def test_curves_stay_short_and_go_back_where_a_training_does() -> None:
     progress.take({"kind": "out_of_memory", "batch_size": 8, "accumulation": 2, "problem": ""})
     progress.take({"kind": "unheard of"})
     assert [read_stored(note) for note in progress.shown()["notes"]] == [
-        "went on from the checkpoint of step 500",
-        "memory ran out: goes on with 8 rows at once and 2 batches a step",
+        "resumed from the checkpoint of step 500",
+        "out of memory: continues with 8 rows at once and 2 batches a step",
     ]
 
 

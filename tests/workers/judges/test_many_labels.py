@@ -50,7 +50,7 @@ def test_unlisted_letters_lose_and_say_nothing_about_each_other() -> None:
     [
         ({"A": 0.3, "B": 0.2, "C": 0.1, "The": 0.4}, "floor", "is 0.600, expected at least 0.8"),
         ({"A": 0.9, "B": 0.05}, "fail", "no log-probability for C"),
-        ({"The": 0.9}, "floor", "no alternatives beside .*A, B, C cannot be known"),
+        ({"The": 0.9}, "floor", "no alternatives to .*A, B, C cannot be known"),
     ],
 )
 def test_too_little_mass_is_a_failure(masses: dict[str, float], missing: Any, expected: str) -> None:

@@ -135,7 +135,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"pair": 1}, "Enter a list of values."),
     ({"pair": [1, 2, 3]}, "Enter at most 2 values."),
     ({"extra": 1}, "Enter a JSON object, for example {}."),
-    ({"unknown": 1}, "Remove this value; there is no option of this name."),
+    ({"unknown": 1}, "Remove this value; no option has this name."),
 ]
 
 

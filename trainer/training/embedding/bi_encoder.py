@@ -37,7 +37,7 @@ def check_embedder(base: Base) -> None:
     """Raise NotAnEmbedder for a base that is no bi-encoder of sentence-transformers."""
     if not is_bi_encoder(base):
         raise NotAnEmbedder(
-            f"base {base.name!r} is no embedder: its folder has no modules.json with a pooling layer; choose an embedder in "
+            f"base {base.name!r} is not an embedder: its folder has no modules.json with a pooling layer; choose an embedder in "
             "the format of sentence-transformers, such as minilm, or train a reranker with another trainer"
         )
 

@@ -51,8 +51,12 @@ AT_STAGE = {
     PROVE: stored_text("both students are measured"),
 }
 DONE = stored_text("student '%(name)s' refined with %(pairs)s pairs, %(disagreements)s of them disagreements")
-KEPT = stored_text("%(pairs)s pairs judged; on dev queries no checkpoint ranks better than the student, so it stays")
-HELD_BACK = stored_text("%(pairs)s pairs judged; the gate held student '%(name)s' back, so the one before it stays")
+KEPT = stored_text(
+    "%(pairs)s pairs judged; on dev queries no checkpoint ranks better than the student, so the student is kept"
+)
+HELD_BACK = stored_text(
+    "%(pairs)s pairs judged; the gate held student '%(name)s' back, so the previous student is kept"
+)
 NOTHING_MINED = stored_text("every pair of the training queries has been judged, so there is nothing to ask")
 UNFINISHED = (Job.State.OPEN, Job.State.LEASED)
 BROKEN = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
@@ -145,7 +149,7 @@ def order_refinement(
 
 def _check(student: Reranker, judges: Sequence[Annotator], options: RefinementOptions) -> None:
     if student.kind != TRAINED or student.training_run is None or not student.checksum:
-        raise RefinementRefused(f"{student.name!r} is no student that was trained here; choose a trained reranker")
+        raise RefinementRefused(f"{student.name!r} is not a student that was trained here; choose a trained reranker")
     if options.ask == "panel":
         try:
             check_panel(student.project, judges)

@@ -53,7 +53,7 @@ def read_label_masses(
     absent = [label for label, mass in zip(labels, masses, strict=True) if mass is None]
     shown = sorted({token.text for token in listed})
     if absent and len(shown) < 2:
-        message = f"the server lists no alternatives beside {shown!r:.60}, so {', '.join(absent)} cannot be known"
+        message = f"the server lists no alternatives to {shown!r:.60}, so {', '.join(absent)} cannot be known"
         raise asked.unreadable(Cause.NO_ALTERNATIVES, f"{message}; {no_logprobs()}")
     if len(absent) == len(labels) or (absent and missing == "fail"):
         message = f"no log-probability for {', '.join(absent)}; {missing_label(len(shown), asked.top_logprobs)}"
@@ -96,7 +96,7 @@ def read_ranking(body: Any, labels: Sequence[str], *, asked: Asked = _RANKING) -
         raise _unreadable(text, str(problem), asked) from None
     labels, order, best = list(labels), found.get("ranking"), found.get("best")
     if not isinstance(order, list | None) or not isinstance(best, str | None):
-        raise _unreadable(text, 'its "ranking" is no list, or its "best" no letter', asked)
+        raise _unreadable(text, 'its "ranking" is not a list, or its "best" is not a letter', asked)
     letters = [letter_of(str(letter)) for letter in order] if isinstance(order, list) else []
     winner = letter_of(str(best)) if isinstance(best, str) else None
     is_whole = sorted(letters) == sorted(labels)

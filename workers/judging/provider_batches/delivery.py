@@ -68,7 +68,7 @@ def _follow(batch: ProviderBatch, annotator: Annotator, judge: BatchingJudge) ->
     except Error:
         raise
     except Exception:
-        log.exception("batch %s could not be followed; trying again", batch.marker)
+        log.exception("batch %s could not be polled; retrying", batch.marker)
         ProviderBatch.objects.filter(pk=batch.pk).update(next_at=_in_a_minute())
     batch.refresh_from_db()
     if batch.state in ProviderBatch.OVER:

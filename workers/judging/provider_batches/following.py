@@ -70,7 +70,7 @@ def follow(batch: ProviderBatch, annotator: Annotator, judge: BatchingJudge) -> 
         while not is_stopping() and step.take():
             pass
     except Superseded:
-        log.warning("batch %s is followed by another process", batch.marker)
+        log.warning("another process polls batch %s", batch.marker)
 
 
 class _Step:
@@ -245,7 +245,7 @@ class _Step:
         if not left or is_whole or batch.short_reads >= MOST_SHORT_READS:
             return False
         wait_s = min(LONGEST_RETRY_S, self.poll_s * 2**batch.short_reads)
-        message = f"the provider says completed, but {left} of {batch.requests} answers are missing; reading again"
+        message = f"the provider reports the batch as completed, but {left} of {batch.requests} answers are missing; reading again"
         self._note(short_reads=batch.short_reads + 1, message=message, next_at=_later(wait_s))
         log.warning("batch %s: %s in %.0f s", batch.marker, message, wait_s)
         return True
@@ -302,7 +302,7 @@ class _Step:
             try:
                 self.api.delete_file(self.batch.file_id)
             except BatchCallFailed as error:
-                log.info("file %s stays at the provider: %s", self.batch.file_id, error)
+                log.info("file %s could not be deleted at the provider: %s", self.batch.file_id, error)
 
     def _is_unwanted(self) -> bool:
         ended = [Run.State.CANCELLED, Run.State.FAILED]

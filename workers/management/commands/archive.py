@@ -28,7 +28,7 @@ class Command(BaseCommand):
         export.add_argument("--people", choices=PEOPLE, default=PSEUDONYMS, help="whether people keep their names")
         load = actions.add_parser("import", help="create a project from a file, all or nothing")
         load.add_argument("file", help="path of the archive")
-        load.add_argument("--name", default="", help="name of the new project; without it the archive's")
+        load.add_argument("--name", default="", help="name of the new project (default: the archive's)")
         load.add_argument("--owner", default="", help="name of the user who becomes its owner")
 
     def handle(self, *args: Any, **options: Any) -> None:

@@ -16,7 +16,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", nargs="?", help="slug of one project (default: all)")
-        parser.add_argument("--all", action="store_true", help="list batches that are over as well")
+        parser.add_argument("--all", action="store_true", help="also list batches that have ended")
         parser.add_argument("--cancel", type=int, metavar="ID", help="cancel this batch at its provider")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -30,7 +30,7 @@ class Command(BaseCommand):
         for batch in rows:
             self.stdout.write(_line(batch))
         if not rows:
-            self.stdout.write("No batch is out.")
+            self.stdout.write("No batches are at a provider.")
 
     def _cancel(self, batch: ProviderBatch | None, number: int) -> None:
         if batch is None:

@@ -21,7 +21,7 @@ WHOLE = (PROJECT, RESTORE, PURGE)
 class Command(BaseCommand):
     help = (
         "Show what would be deleted with counts, and delete it with --yes. A project can be restored for 30 days "
-        "(`delete restore SLUG`); `delete purge SLUG` deletes it for good."
+        "(`delete restore SLUG`); `delete purge SLUG` deletes it permanently."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -47,7 +47,7 @@ class Command(BaseCommand):
         test = actions.add_parser("test", help="read the list of models, and ask one model for one word")
         test.add_argument("name")
         test.add_argument("--model", default="", help="model for a chat completion")
-        actions.add_parser("retire", help="let no run start with it any more").add_argument("name")
+        actions.add_parser("retire", help="stop new runs from using it").add_argument("name")
         actions.add_parser("restore", help="bring a retired endpoint back").add_argument("name")
         actions.add_parser("rotate", help="encrypt all keys under the first secret of ZELO_ENDPOINTS_KEY")
 

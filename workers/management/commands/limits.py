@@ -22,7 +22,7 @@ from workers.models import OperatorLimit
 
 
 class Command(BaseCommand):
-    help = "Limit what judges at endpoints may spend, whatever budgets projects have; the server must be running."
+    help = "Limit the spend of judges at endpoints, in addition to the budgets of projects; the server must be running."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -13,7 +13,7 @@ from workers.deletion.retention import KINDS, count_old, kept_days, prune
 class Command(BaseCommand):
     help = (
         "Delete old calls, messages, probes, jobs, deliveries and sessions, and merge old days of spend, as ZELO_KEEP_DAYS "
-        "says; scores need none."
+        "says; scores do not depend on them."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -23,7 +23,7 @@ class Command(BaseCommand):
             type=float,
             default=PAUSE_S,
             metavar="SECONDS",
-            help="pause between two looks (default %(default)g)",
+            help="seconds between two passes (default %(default)g)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

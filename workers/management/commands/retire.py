@@ -12,7 +12,7 @@ from workers.judging.pausing import restore_judge, retire_judge
 
 
 class Command(BaseCommand):
-    help = "Retire a judge: it is offered and asked no more, and its answers remain. --restore brings it back."
+    help = "Retire a judge: new runs cannot use it, and its answers remain. --restore brings it back."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")

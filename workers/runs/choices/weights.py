@@ -17,7 +17,7 @@ OPTION = "judge_weights"
 EQUAL: Weights = "equal"
 ANCHORED: Weights = "anchored"
 
-NO_OPTION = stored_text("the rater %(rater)s knows no weights of judges")
+NO_OPTION = stored_text("the rater %(rater)s does not support weights of judges")
 NO_ANCHORS = stored_text("no gold answers, people’s answers or grades measure the judges yet, so each counts the same")
 HAS_ANCHORS = stored_text(
     "%(gold)s gold pairs, %(people)s answers of people and %(grades)s graded documents measure the judges, so each counts "

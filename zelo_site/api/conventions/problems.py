@@ -79,7 +79,9 @@ def answer_with_problems(api: NinjaAPI) -> None:
         ValidationError: _invalid,
         AuthenticationError: lambda request, error: problem(request, 401, UNAUTHENTICATED),
         AuthorizationError: lambda request, error: problem(request, 403, str(error)),
-        PermissionDenied: lambda request, error: problem(request, 403, str(error) or "you may not do this"),
+        PermissionDenied: lambda request, error: problem(
+            request, 403, str(error) or "you do not have permission for this"
+        ),
         Http404: lambda request, error: problem(request, 404, f"nothing at {request.path} is visible to you"),
         RequestDataTooBig: lambda request, error: problem(request, 413, f"{error} Send less in a request."),
         SuspiciousOperation: lambda request, error: problem(request, 400, str(error)),

@@ -29,7 +29,7 @@ Kind = Literal["queries", "documents", "candidates", "grades", "judgments"]
 
 
 class UpsertOut(Schema):
-    """`created` and `replaced` of `rows`; the others were there already. `unmatched`: grades of documents that are no candidates."""
+    """`created` and `replaced` of `rows`; the others were there already. `unmatched`: grades of documents that are not candidates."""
 
     rows: int
     created: int

@@ -247,7 +247,7 @@ def _deployment_or_404(project: Project, deployment_id: int) -> Deployment:
 def _version(project: Project, reranker_id: int) -> Reranker:
     found = servable().filter(project=project, pk=reranker_id).first()
     if found is None:
-        raise DeploymentRefused(f"reranker {reranker_id} is no published reranker of this project")
+        raise DeploymentRefused(f"reranker {reranker_id} is not a published reranker of this project")
     return found
 
 

@@ -136,7 +136,7 @@ class Command(BaseCommand):
 
 
 def _row(row: Row) -> list[str]:
-    """Format the measures, the difference and what matched; a run's documents that are no candidates are added."""
+    """Format the measures, the difference and what matched; a run's documents that are not candidates are added."""
     leading, *others = row.metrics.values()
     against, matched = row.against.get("bm25"), row.matched
     gain = "" if against is None else (

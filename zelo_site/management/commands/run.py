@@ -144,7 +144,7 @@ class Command(BaseCommand):
         try:
             paused = pause_run(self.run)
         except DatabaseError as error:
-            return f"stopped; run {self.run.pk} could not be paused ({error}) and goes on when workers run"
+            return f"stopped; run {self.run.pk} could not be paused ({error}) and continues when workers run"
         if not paused:
             return f"stopped; run {self.run.pk} is {self.run.state}"
         return f"stopped; run {self.run.pk} is paused: resume it on the page of project {self.run.project.slug}"

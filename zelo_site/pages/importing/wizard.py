@@ -208,7 +208,7 @@ def _order(project: Project, sources: list[Source], values: Mapping[str, Any], *
     """Order the import by a worker; return what the page says."""
     files = [DataFile(each.stream, each.name, each.importer, each.options) for each in sources]
     order_data_import(project, files, leave_out_bad_rows=values["leave_out"], replaces=values["replaces"], by=by)
-    return _("The import was ordered; the jobs page shows when it has ended.")
+    return _("The import is queued; the jobs page shows when it has ended.")
 
 
 def _import(project: Project, values: Mapping[str, Any], sent: Mapping[str, Any], *, by: Any) -> str:

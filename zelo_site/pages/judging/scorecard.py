@@ -53,7 +53,7 @@ def _move(request: HttpRequest, project: Project) -> HttpResponse:
             messages.success(request, _("%(name)s resumed.") % {"name": judge.name})
     elif action == "retire":
         if retire_judge(judge, by=request.user):
-            messages.success(request, _("%(name)s retired: it is offered and asked no more.") % {"name": judge.name})
+            messages.success(request, _("%(name)s retired: new runs cannot use it.") % {"name": judge.name})
     elif action == "restore":
         if restore_judge(judge, by=request.user):
             messages.success(request, _("%(name)s is in use again.") % {"name": judge.name})

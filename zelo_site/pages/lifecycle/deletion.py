@@ -44,14 +44,14 @@ NOTES = {
     "query": gettext_noop("Its documents stay. Frozen snapshots stay as they are."),
     "document": gettext_noop("Scores of its queries are fitted again. Frozen snapshots stay as they are."),
     "candidate": gettext_noop(
-        "The document stays; scores of the query are fitted again. Frozen snapshots stay as they are."
+        "The document is kept; the query’s scores are fitted again. Frozen snapshots stay as they are."
     ),
     "answers": gettext_noop(
-        "The judge or person stays. All scores are fitted again. Frozen snapshots stay as they are."
+        "The judge or person is kept. All scores are fitted again. Frozen snapshots stay as they are."
     ),
-    "run": gettext_noop("A run that goes on is cancelled. Its answers stay, and what it spent still counts."),
+    "run": gettext_noop("An active run is cancelled. Its answers are kept, and its spend still counts."),
     "snapshot": gettext_noop("Its files are deleted too. Published rerankers stay."),
-    "reranker": gettext_noop("Its files are deleted too, and it is served no more."),
+    "reranker": gettext_noop("Its files are deleted too, and it is no longer served."),
 }
 BACK = {
     "query": "queries", "document": "queries", "candidate": "queries", "answers": "scorecard", "run": "project",

@@ -103,7 +103,7 @@ def move_webhook(request: HttpRequest, slug: str, webhook_id: int, move: str) ->
     try:
         if move == "test":
             send_test(webhook, by=request.user)
-            messages.success(request, _("Test message ordered. Its delivery is in the list below."))
+            messages.success(request, _("Test message queued. Its delivery is in the list below."))
         elif move == "secret":
             return _one_page(request, webhook, secret=replace_secret(webhook, by=request.user).secret)
         elif move == "delete":

@@ -128,5 +128,5 @@ class NewEndpointForm(EndpointForm):
     name = forms.CharField(
         label=gettext_lazy("Name"),
         max_length=80,
-        help_text=gettext_lazy("Letters, digits, dots and hyphens; projects choose by it, and it stays."),
+        help_text=gettext_lazy("Letters, digits, dots and hyphens; projects choose by it. It cannot be changed later."),
     )

@@ -135,4 +135,4 @@ def _ranking(value: Any) -> Any:
 def _list(value: Any, field: str, line: int) -> list[Any]:
     if isinstance(value, list):
         return value
-    raise RowError("is no list", line=line, field=field, expectation=_SHAPE, remedy=_REMEDY)
+    raise RowError("is not a list", line=line, field=field, expectation=_SHAPE, remedy=_REMEDY)

@@ -125,7 +125,7 @@ def _listed(owner: Mapping[str, Any], key: str, line: int) -> list[Mapping[str, 
     if isinstance(value, list) and all(isinstance(each, dict) for each in value):
         return value
     raise RowError(
-        "is no list of objects", line=line, field=key, expectation=_SHAPE, remedy="export the project as JSON"
+        "is not a list of objects", line=line, field=key, expectation=_SHAPE, remedy="export the project as JSON"
     )
 
 

@@ -32,7 +32,7 @@ class AnswerOptions(LineOptions):
         default="imported",
         min_length=1,
         max_length=LONGEST_NAME,
-        description="Name of whoever gave answers without one.",
+        description="Name for annotators without one.",
     )
     annotators_are: Literal["models", "people"] = pydantic.Field(
         default="models",
@@ -109,7 +109,7 @@ def name_of(value: Any, line: int, *, field: str, default: str) -> str:
     text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not text or len(text) > LONGEST_NAME or not text.isprintable():
         raise RowError(
-            f"is {quoted(str(value))}" if text else "is no name",
+            f"is {quoted(str(value))}" if text else "is not a name",
             line=line,
             field=field,
             expectation=f"a name of 1 to {LONGEST_NAME} printable characters",
@@ -125,7 +125,7 @@ def rationale(value: Any, line: int, *, field: str = "rationale") -> str:
         return ""
     if not isinstance(value, str) or len(value) > LONGEST_RATIONALE:
         raise RowError(
-            "is no text of that length",
+            "is not a text of that length",
             line=line,
             field=field,
             expectation=f"at most {LONGEST_RATIONALE:,} characters",
@@ -163,7 +163,7 @@ def mapping(value: Any, line: int, *, field: str, expectation: str, remedy: str)
     """A JSON object."""
     if isinstance(value, dict):
         return value
-    raise RowError("is no object", line=line, field=field, expectation=expectation, remedy=remedy)
+    raise RowError("is not an object", line=line, field=field, expectation=expectation, remedy=remedy)
 
 
 def _check(text: str, field: str, line: int) -> None:

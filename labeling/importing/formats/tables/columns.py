@@ -119,7 +119,7 @@ class ColumnMapping:
             "is empty" if found is None else f"is {quoted(str(found))}",
             line=line,
             field=self.of["rater"],
-            expectation="the rater's name beside each grade",
+            expectation="the rater's name next to each grade",
             remedy="name the rater, or choose no column for raters",
         )
 

@@ -202,7 +202,7 @@ def _object(value: Any, line: int) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
     raise RowError(
-        "is no object",
+        "is not an object",
         line=line,
         expectation="a JSON object with columns as keys",
         remedy='write {"query": "...", ...}',

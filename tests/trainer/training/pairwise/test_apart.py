@@ -98,7 +98,7 @@ def test_an_embedder_can_read_jointly_and_only_an_embedder_apart(base: Path, tmp
     jointly = Pairwise(options(base, reads="jointly", epochs=1)).train(data, tmp_path / "jointly", Report())
     assert jointly.facts["reads"] == "jointly" and "temperature" not in jointly.facts
     bert = save_tiny_bert(tmp_path / "bert")
-    with pytest.raises(NotAnEmbedder, match="is no embedder"):
+    with pytest.raises(NotAnEmbedder, match="is not an embedder"):
         Pairwise(options(bert, reads="apart")).train(data, tmp_path / "apart", Report())
 
 

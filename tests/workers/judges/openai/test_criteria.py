@@ -81,7 +81,7 @@ def test_spellings_and_wrappers_are_read(text: str) -> None:
         ('{"winner": "B", "scores": {"answers": 1, "up to date": 0.8}}', "its scores and another field"),
         ('{"winner": "tie", "scores": {"answers": 1, "up to date": 0.8}}', "its scores and another field"),
         ('{"score_a": 1, "score_b": 3, "scores": {"answers": 1, "up to date": 0.8}}', "its scores and another field"),
-        ('{"draft": true, "scores": {"answers": 1, "up to date": 0.8}}', "says that it is no answer"),
+        ('{"draft": true, "scores": {"answers": 1, "up to date": 0.8}}', "says that its scores are not an answer"),
         ('{"scores": [1, 0]}', 'no "scores" of its own'),
         ('{"reasoning": "x", "score": 0.5}', 'no JSON object with a "scores"'),
         (f"{scores(answers=1, up_to_date=1)} or {scores(answers=-1, up_to_date=-1)}", "no order between them"),

@@ -70,7 +70,7 @@ def test_the_exported_judgments_of_a_project_can_be_read() -> None:
         ('{"query": "q", "a": "d", "b": "d", "score": 0}', "line 1: a and b are both 'd'"),
         ('{"query": "q", "a": "d", "score": 0}', "line 1, b: is missing"),
         (f'{{{PAIR}, "score": 0, "a_hash": "XYZ"}}', "line 1, a_hash: is 'XYZ'"),
-        (f'{{{PAIR}, "score": 0, "judge": " "}}', "line 1, judge: is no name"),
+        (f'{{{PAIR}, "score": 0, "judge": " "}}', "line 1, judge: is not a name"),
         (f'{{{PAIR}, "score": 0}}\n{{{PAIR}, "score": 1}}', "line 2: judge 'recorded' answers the same pair.*line 1"),
         ("[1]", "line 1: the header"),
         ("{nothing", "line 1: not JSON"),

@@ -43,7 +43,7 @@ class Said(NamedTuple):
     todo: str
 
 
-TESTED, PAUSED = "tests the endpoint with one call", "Not by itself"
+TESTED, PAUSED = "tests the endpoint with one call", "No automatic retry"
 # What the page says of each fault of the fake judge.
 OF_FAULT = {
     "http_500": Said("http_500 waits for it", "server error", TESTED, "restart the server"),

@@ -137,7 +137,7 @@ def test_the_live_part_draws_curves_and_is_quiet_while_nothing_changes(client: C
     progress = {
         "step": 20, "steps": 100, "loss": [[10, 0.2], [20, 0.1]], "ndcg": [[0, 0.5], [10, 0.8], [20, 0.7]],
         "best": {"step": 10, "ndcg": 0.8}, "tokens_per_s": 812.4, "memory_bytes": 2**30, "eta_s": 61.0, "epoch": 0.4,
-        "notes": ["memory ran out: goes on with 8 rows at once and 2 batches a step"],
+        "notes": ["out of memory: continues with 8 rows at once and 2 batches a step"],
     }  # fmt: skip
     TrainingRun.objects.filter(pk=run.pk).update(state="running", progress=progress)
     address = reverse("training-live", args=[project.slug, run.pk])

@@ -141,7 +141,7 @@ class Connection:
     def _broken_off(self, error: Exception, access: Access) -> CallFailed:
         """The failure of a connection that was not made (such a call cost nothing) or that broke off."""
         sent = not isinstance(error, httpx.ConnectError | httpx.UnsupportedProtocol | httpx.InvalidURL)
-        remedy = "retry; if it stays so, see the server's log" if sent else unsent_remedy(error, self._address)
+        remedy = "retry; if the error persists, see the server's log" if sent else unsent_remedy(error, self._address)
         said = str(error) or "the server closed the connection"
         message = f"endpoint {self.endpoint.name!r}: {type(error).__name__}: {said}; {remedy}"
         return CallFailed(

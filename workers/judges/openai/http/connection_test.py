@@ -96,7 +96,9 @@ def list_models(endpoint: Endpoint, *, timeout_s: float) -> tuple[list[str], Ste
         return failed(failure.kind, without_secrets(str(failure), access))
     names = _names(_parsed(content))
     if names is None:
-        return failed(FailureKind.UNPARSEABLE, "the reply is no list of models; check that base_url leads to the API")
+        return failed(
+            FailureKind.UNPARSEABLE, "the reply is not a list of models; check that base_url leads to the API"
+        )
     shown = [without_secrets(name, access) for name in names[:MOST_MODELS]]
     return shown, Step(time.monotonic() - began, reply=", ".join(shown)[:LONGEST_REPLY])
 

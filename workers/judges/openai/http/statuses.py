@@ -266,7 +266,7 @@ def _account_trouble(status: int, said: str, content: str) -> str:
     if status >= 500 or status == 413:
         return ""
     if _DEACTIVATED.search(said):
-        return "the provider has deactivated the account or its billing; settle that there, or use another account's key, then retry"
+        return "the provider has deactivated the account or its billing; resolve that with the provider, or use another account's key, then retry"
     is_rate = status == 429 and _RATE.search(content) is not None and "insufficient_quota" not in said
     if status == 402 or (status in {400, 401, 403, 429} and _NO_CREDIT.search(said) and not is_rate):
         return "add credit at the provider or raise its spending limit, then retry"

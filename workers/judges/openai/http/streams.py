@@ -79,7 +79,7 @@ def _chunk(name: str, data: str) -> dict[str, Any]:
             raise StreamError({"error": {"message": data}}) from None
         raise BadStream(f"{STREAMS}, and an event of the stream is not JSON") from None
     if not isinstance(chunk, dict) or not isinstance(chunk.get("choices") or [], list):
-        raise BadStream(f"{STREAMS}, and an event of the stream is no completion chunk")
+        raise BadStream(f"{STREAMS}, and an event of the stream is not a completion chunk")
     if chunk.get("error"):
         raise StreamError(chunk)
     is_error = name == "error" or "error" in (chunk.get("type"), chunk.get("object"))

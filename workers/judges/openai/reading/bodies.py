@@ -214,7 +214,7 @@ def spoken_text(choice: Choice, asked: Asked) -> str:
         raise asked.only_thinking(f"the reply ends inside the model's thinking ({asked.shown(text)!r})") from None
     except SecondTurn:
         problem = (
-            f"the model went on after the end of its turn ({asked.shown(text)!r}); set a stop sequence at the server"
+            f"the model continued after the end of its turn ({asked.shown(text)!r}); set a stop sequence at the server"
         )
         raise asked.unreadable(Cause.TWO_TURNS, problem) from None
     if final:

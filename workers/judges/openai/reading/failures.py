@@ -33,7 +33,7 @@ class Cause(enum.StrEnum):
     THINKING = "only thinking"
     EMPTY = "empty"
     UNKNOWN_ENDING = "unknown finish_reason"
-    TWO_TURNS = "went on after its turn"
+    TWO_TURNS = "continued after its turn"
     NO_SCORE = "no score"
     BAD_SCORE = "score out of range"
     CONTRADICTION = "contradiction"

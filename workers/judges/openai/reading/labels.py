@@ -47,7 +47,7 @@ def listed_masses(position: Position, labels: Sequence[str], *, asked: Asked) ->
     listed = [token for token in tokens if token.is_number and not token.is_absent]
     total = math.fsum(token.probability for token in listed)
     if total > MOST_MASS:
-        message = f"the listed probabilities add up to {total:.3f}; they are no log-probabilities of one token"
+        message = f"the listed probabilities add up to {total:.3f}; they are not log-probabilities of one token"
         raise asked.unreadable(Cause.BAD_LOGPROB, f"{message}; {no_logprobs()}")
     return {label: math.fsum(each.probability for each in found) for label, found in spelled.items()}, listed
 
@@ -84,7 +84,7 @@ def _fill(
     shown = sorted({token.text for token in listed})
     names = " and ".join(absent)
     if len(shown) < 2:
-        message = f"the server lists no alternatives beside {shown!r:.60}, so {names} cannot be known; {no_logprobs()}"
+        message = f"the server lists no alternatives to {shown!r:.60}, so {names} cannot be known; {no_logprobs()}"
         raise asked.unreadable(Cause.NO_ALTERNATIVES, message)
     if len(absent) == 2:
         message = f"the model did not answer A or B: neither is among {shown!r:.200}; if it thinks first, "
@@ -137,7 +137,7 @@ def label_position(
 
 
 def _thinks_first(asked: Asked) -> NoAnswer:
-    return asked.only_thinking("the model thinks before it answers, so that its first token is no label")
+    return asked.only_thinking("the model thinks before it answers, so its first token is not a label")
 
 
 def _check_sampled(position: Position, text: str, asked: Asked, labels: Sequence[str]) -> None:

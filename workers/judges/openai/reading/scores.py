@@ -138,7 +138,10 @@ def _last_in(
     stated, reasoning = read(last.value)
     _check_order(items, text, stated, read)
     if any(_differs(item, keys, stated, read) for item in every if item.start >= last.end):
-        raise NoScore("contradiction", "a JSON object after it, which is said to be no answer, states another one")
+        raise NoScore(
+            "contradiction",
+            "a JSON object after it gives a different answer, but the text says that it is not the answer",
+        )
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
     after = _FENCE.sub("", _without_objects(text, last.end, every))
@@ -182,7 +185,7 @@ def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if any(LATER_BEST.fullmatch(name) for name in document):
         raise NoScore("contradiction", "it holds two different answers")
     if any(is_no_answer(name, value) for name, value in document.items()):
-        raise NoScore("mention", "a field beside its ranking says that it is no answer")
+        raise NoScore("mention", "another field says that its ranking is not an answer")
     winner = letter_of(_winner(document) or "")
     for name, value in document.items():
         letter = letter_of(value) if isinstance(value, str) else ""
@@ -324,7 +327,7 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
     if score is None or not math.isfinite(score) or not -1.0 <= score <= 1.0:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
     if any(is_no_answer(name, value) for name, value in document.items()):
-        raise NoScore("mention", "a field beside its score says that it is no answer")
+        raise NoScore("mention", "another field says that its score is not an answer")
     is_other = score != 0 and any(each != _winner(score) for each in stated_winners(document))
     if is_other or any(_contradicts(name, value, score) for name, value in document.items()):
         raise NoScore("contradiction", "it holds two different answers: its score and another field")
@@ -369,7 +372,7 @@ def _read_names(document: dict[str, Any], names: Sequence[str]) -> tuple[dict[st
         )
     found = {name: _score_of(name, given) for name in names}
     if any(is_no_answer(name, value) for name, value in document.items()):
-        raise NoScore("mention", "a field beside its scores says that it is no answer")
+        raise NoScore("mention", "another field says that its scores are not an answer")
     low, high = min(found.values()), max(found.values())
     fitting = {letter for letter, fits in (("A", high >= 0), ("B", low <= 0), ("", low <= 0 <= high)) if fits}
     if stated_winners(document) - fitting:

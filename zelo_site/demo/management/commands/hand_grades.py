@@ -18,7 +18,7 @@ MARKS = "<!-- by hand: begin -->", "<!-- by hand: end -->"
 
 
 class Command(BaseCommand):
-    help = "Measure the orders of the finished demo by the sample's older grades by hand, beside its recorded grades."
+    help = "Measure the orders of the finished demo by the sample's recorded grades and by its older grades by hand."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--write", type=Path, help="Markdown file whose marked part becomes the tables")
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         with database():
             project = find_demo()
             if project is None:
-                raise CommandError("there is no demo in this ZELO_HOME; run `manage.py demo` to its proof first")
+                raise CommandError("this ZELO_HOME has no demo; run `manage.py demo` until its proof first")
             try:
                 text = hand_report(measure_twice(project))
             except NoStudent as error:

@@ -45,7 +45,7 @@ class Command(BaseCommand):
         stored = sum(name.startswith("storage/") for name in manifest.files)
         self.stdout.write(f"wrote {target}: {rows:,} rows, {stored:,} stored files, {target.stat().st_size:,} bytes")
         if manifest.missing:
-            self.stdout.write(f"deleted meanwhile and not in the backup: {', '.join(manifest.missing[:5])}")
+            self.stdout.write(f"deleted during the backup and not in it: {', '.join(manifest.missing[:5])}")
         if not options["recipient"]:
             self.stdout.write("the file is not encrypted and holds the signing key: keep it as safe as the server")
 

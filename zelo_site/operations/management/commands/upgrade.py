@@ -22,7 +22,7 @@ from zelo_site.processes.supervisor import exits_on_sigterm
 
 
 class Command(BaseCommand):
-    help = "Check, back up, migrate and restart, after a newer program was installed; run it beside a running server."
+    help = "Check, back up, migrate and restart, after a newer program was installed; the server may keep running."
     requires_migrations_checks = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -65,7 +65,7 @@ def cause_of(kind: str, message: str) -> Cause:
 
 def words_of(cause: Cause) -> Words:
     """Return the words of a cause, for an endpoint that workers go on testing."""
-    waits = _("Its questions wait. No answer is lost, and no failure counts as a vote.")
+    waits = _("Its questions wait. Answers are kept, and a failure never counts as a vote.")
     tested = _("A worker tests the endpoint with one call after each pause; the pauses grow to a minute at most.")
     return {
         Cause.SERVER_ERROR: Words(
@@ -77,7 +77,7 @@ def words_of(cause: Cause) -> Words:
         Cause.RATE_LIMIT: Words(
             _("rate limited (HTTP 429)"),
             _("The provider limits the calls, so questions wait. Rejected calls cost nothing and count as no failure."),
-            _("Calls resume by themselves after the pause that the provider asks for, with fewer at a time."),
+            _("Calls resume automatically after the provider’s pause, with fewer at a time."),
             _("Nothing, if the run may take longer. Otherwise ask the provider for a higher limit, or set the endpoint’s rpm and max_concurrency to what it allows."),
         ),
         Cause.TIMEOUT: Words(
@@ -93,13 +93,13 @@ def words_of(cause: Cause) -> Words:
         ),
         Cause.GPU_MEMORY: Words(
             _("out of GPU memory"),
-            _("The GPU has no memory left for this work. What was stored before stays."),
+            _("The GPU is out of memory for this work. Earlier results are kept."),
             tested,
             _("Stop other programs on the GPU, or choose a smaller model, shorter documents (max_document_tokens, max_length) or fewer at a time (max_concurrency, batch_size)."),
         ),
         Cause.DISK_FULL: Words(
             _("disk full"),
-            _("There is no room left on the disk. What was stored before stays; nothing new can be stored."),
+            _("The disk is full. Earlier results are kept; nothing new can be stored."),
             _("Workers keep finished answers and try to store them again every minute. A failed job starts again with its button."),
             _("Free some space, or move ZELO_HOME or STORAGE_URL to a larger disk."),
         ),
@@ -109,4 +109,4 @@ def words_of(cause: Cause) -> Words:
 
 def not_by_itself() -> str:
     """Return the sentence on something that nothing tries again."""
-    return _("Not by itself: it waits for you.")
+    return _("No automatic retry: this waits for you.")

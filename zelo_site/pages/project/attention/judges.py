@@ -59,7 +59,7 @@ def _paused(project: Project, judge: Annotator) -> Need:
         scorecard = Button(_("Open scorecard"), reverse("scorecard", args=[project.slug]), audience=Audience.READERS)
         return Need(
             f"paused-{judge.pk}", Level.WARNING, _("%(name)s is paused") % {"name": judge.name},
-            what=_("It is asked nothing; the run’s other judges go on."), again=not_by_itself(),
+            what=_("It gets no questions; the run’s other judges continue."), again=not_by_itself(),
             todo=_("See its scorecard, then resume it there, or retire it."),
             message=translated(judge.pause_reason), since=judge.paused_at, buttons=(scorecard, test),
         )  # fmt: skip
@@ -77,7 +77,7 @@ def _paused(project: Project, judge: Annotator) -> Need:
         f"trouble-{judge.pk}",
         Level.ERROR,
         title,
-        what=words.what if cause in (Cause.GPU_MEMORY, Cause.DISK_FULL) else _("It is asked nothing, so that nothing is paid for answers that fail; runs end without it."),
+        what=words.what if cause in (Cause.GPU_MEMORY, Cause.DISK_FULL) else _("It gets no questions, so failing answers cost nothing; runs end without it."),
         again=not_by_itself(),
         todo=words.todo,
         message=translated(judge.pause_reason),

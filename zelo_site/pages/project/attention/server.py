@@ -33,7 +33,7 @@ def server_needs(*, broker: bool, missing: Sequence[QueueState], works: bool) ->
                 Level.ERROR,
                 _("The broker is not responding."),
                 what=_(
-                    "Workers are not notified of new work. No work is lost; workers look for it themselves, so scores update a little more slowly."
+                    "Workers are not notified of new work. No work is lost: workers poll for it, so scores update a little more slowly."
                 ),
                 again=_("Every process tries to reconnect every few seconds, and judging then resumes."),
                 todo=_("Start Valkey or Redis, or the server with `make up`."),
@@ -74,8 +74,8 @@ def _disk(free: int) -> Need:
         return Need("disk", level, title, what=words.what, again=words.again, todo=words.todo)
     title = _("The server’s disk is almost full: %(size)s GiB are free.") % {"size": size}
     return Need(
-        "disk", Level.WARNING, title, what=_("Work goes on until no room is left; then nothing new can be stored."),
-        again=_("This page looks again every few seconds."), todo=words.todo,
+        "disk", Level.WARNING, title, what=_("Work continues until the disk is full; then nothing new can be stored."),
+        again=_("This page refreshes every few seconds."), todo=words.todo,
     )  # fmt: skip
 
 

@@ -105,5 +105,5 @@ def _reranker(project: Project, name: str) -> Reranker:
     ]
     if len(found) != 1:
         known = ", ".join(each.name for each in servable().filter(project=project)[:20]) or "none"
-        raise CommandError(f"{name!r} is no published reranker of {project.slug!r}; expected one of: {known}")
+        raise CommandError(f"{name!r} is not a published reranker of {project.slug!r}; expected one of: {known}")
     return found[0]
