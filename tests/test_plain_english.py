@@ -22,6 +22,8 @@ PRIVATE = (
     "what the fit makes", "not yours to do", "that is not yours", "can be asked why", "all of a file is stored",
     "no good row", "as far as it was read", "goes on within", "waiting for answers of", "hardly among",
     "is relevance what people say", "gpu that knows", "deals the queries", "yours for",
+    "goes on", "went on", "going on", "anew", "asked nothing", "asked no more", "served no more", "takes no orders",
+    "was stored before", "not by itself", "by themselves", "stays so", "batch is out", "batches are out", "at work", "tells most",
 )  # fmt: skip
 PATTERN = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, PRIVATE)) + r")(?![\w-])(?! apart)", re.IGNORECASE)
 COUNTED = re.compile(r"\b1 (judges|queries|pairs|answers|documents|calls)\b")
@@ -63,7 +65,10 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def _is_sql(text: str) -> bool:
-    return re.search(r"\b(SELECT|INSERT|UPDATE|DELETE|JOIN|WHERE|FROM)\b", text) is not None
+    return (
+        re.search(r"\b(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|JOIN|WHERE|ORDER BY|COPY|CREATE)\b", text)
+        is not None
+    )
 
 
 def documents() -> Iterator[tuple[str, str]]:

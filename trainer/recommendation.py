@@ -16,8 +16,10 @@ Reason = Literal["few_queries", "embedder", "decoder_few", "decoder_many", "rera
 # Below this number, a fresh head of a cross-encoder learned less than the embedder's own cosine provides.
 FEW_QUERIES = 1000
 REASONS: dict[Reason, str] = {
-    "few_queries": stored_text("Few queries and an embedder as base: an embedding student keeps what its base knows."),
-    "embedder": stored_text("The base is an embedder: an embedding student keeps what its base knows."),
+    "few_queries": stored_text(
+        "Few queries and an embedder as base: an embedding student keeps the quality of its base."
+    ),
+    "embedder": stored_text("The base is an embedder: an embedding student keeps the quality of its base."),
     "decoder_few": stored_text("Few queries and a decoder: differences within a query need no calibration."),
     "decoder_many": stored_text("Many queries and a decoder: its scores can also be calibrated."),
     "reranker": stored_text("Few queries and a reranker as base: differences within a query need no calibration."),

@@ -137,7 +137,7 @@ class AsyncZelo:
         return await self.send(requests.freeze(slug, name, options))
 
     async def train(self, slug: str, snapshot: Snapshot, *, trainer: str = "", **options: Any) -> Training:
-        """Order a training, with the recommended trainer if none is named."""
+        """Start a training, with the recommended trainer if none is named."""
         return await self.send(requests.train(slug, snapshot, trainer, options))
 
     async def publish(self, training: Training) -> Training:

@@ -135,7 +135,7 @@ class Zelo:
         return self.send(requests.freeze(slug, name, options))
 
     def train(self, slug: str, snapshot: Snapshot, *, trainer: str = "", **options: Any) -> Training:
-        """Order a training, with the recommended trainer if none is named."""
+        """Start a training, with the recommended trainer if none is named."""
         return self.send(requests.train(slug, snapshot, trainer, options))
 
     def publish(self, training: Training) -> Training:

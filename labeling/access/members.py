@@ -157,7 +157,7 @@ def set_role(project: Project, user: Any, role: str, *, by: Any = None) -> None:
 
 @transaction.atomic
 def remove_member(project: Project, user: Any, *, by: Any = None) -> None:
-    """Take a member out; what they answered stays. Raises MembershipRefused for the last owner."""
+    """Remove a member; their answers are kept. Raises MembershipRefused for the last owner."""
     member = _locked_member(project, user)
     if member.role == Role.OWNER:
         _keep_an_owner(member)

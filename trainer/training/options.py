@@ -50,7 +50,7 @@ class LoRAOptions(Trainer.Options):
     )
     precision: Literal["auto", "fp32", "bf16"] = pydantic.Field(
         default="auto",
-        description="auto: bf16 where the processor has it, a timing finds it faster, and it ranks alike; fp32 elsewhere.",
+        description="auto: bf16 where the processor has it, a timing finds it faster, and the order stays the same; fp32 elsewhere.",
     )
     gradient_checkpointing: bool = pydantic.Field(
         default=False, description="Uses less memory and about a third more time; for long texts and large models."

@@ -31,9 +31,9 @@ QUEUES: Mapping[str, QueueKind] = {
     kind.name: kind
     for kind in (
         QueueKind("rating", "fits scores and advances runs", "solo", 1),
-        QueueKind("judging-cpu", "asks judges that compute on the processor; retrieves candidates", "prefork", 0),
-        QueueKind("judging-gpu", "asks judges that load a language model", "prefork", 1),
-        QueueKind("judging-http", "asks judges over HTTP, many calls at a time", "threads", HTTP_THREADS),
+        QueueKind("judging-cpu", "runs judges on the processor; retrieves candidates", "prefork", 0),
+        QueueKind("judging-gpu", "runs judges that load a language model", "prefork", 1),
+        QueueKind("judging-http", "calls judges over HTTP, many at a time", "threads", HTTP_THREADS),
         QueueKind("training", "trains, measures and exports rerankers", "solo", 1),
     )
 }

@@ -363,7 +363,7 @@ def _fetch_start(run: TrainingRun, target: Path) -> None:
     student = start_student(run.project, run.options["start"])
     if student is None:
         raise TrainingFailed(
-            "the student from which this training continues was deleted; order a training without start"
+            "the student from which this training continues was deleted; start a training without this option"
         )
     draft = target.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)

@@ -36,7 +36,7 @@ class Run(models.Model):
     class Allocation(models.TextChoices):
         ALL = "all", "every judge on every pair"
         ROTATE = "rotate", "one judge a pair, in turn"
-        INFORMATIVE = "informative", "one judge a pair, where a dollar tells most"
+        INFORMATIVE = "informative", "one judge a pair, the most informative per dollar"
         CASCADE = "cascade", "the first judge on every pair, the others where it is unsure"
 
     class Orders(models.TextChoices):

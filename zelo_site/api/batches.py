@@ -1,4 +1,4 @@
-"""REST of batches at providers: what is out, since when, what it holds; cancelling."""
+"""REST of batches at providers: list and cancel."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def get_batches(
     request: HttpRequest, response: HttpResponse, slug: str, state: Literal["all", "out"] = "all",
     cursor: Cursor = "", limit: Limit = 100,
 ) -> Any:  # fmt: skip
-    """The project's batches, newest first, all or those that are out."""
+    """The project's batches, newest first, all or the unfinished ones."""
     project = project_or_404(request, slug)
     batches = ProviderBatch.objects.filter(run__project=project)
     if state == "out":

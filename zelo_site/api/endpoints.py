@@ -131,7 +131,7 @@ def patch_endpoint(request: HttpRequest, name: str, body: EndpointChangeIn) -> A
 
 @router.post("/endpoints/{name}/test", response=EndpointTestOut)
 def post_test(request: HttpRequest, name: str, body: EndpointTestIn) -> Any:
-    """Read the list of models, and let `model` answer a short question; the provider may charge for it."""
+    """Read the list of models, and send `model` a short question; the provider may charge for it."""
     _check_superuser(request)
     row = _row_or_404(name)
     if row.endpoint is None:
@@ -148,7 +148,7 @@ def post_test(request: HttpRequest, name: str, body: EndpointTestIn) -> Any:
 
 @router.post("/endpoints/{name}/retire", response=EndpointOut)
 def post_retire(request: HttpRequest, name: str) -> Any:
-    """No run can start with it any more; refused while a run uses it."""
+    """Retire an endpoint: new runs cannot use it. Refused while a run uses it."""
     _check_superuser(request)
     _row_or_404(name)
     with _refusals():

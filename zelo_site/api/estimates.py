@@ -6,7 +6,7 @@ from ninja import Schema
 
 
 class EstimateOut(Schema):
-    """A figure with its 95 % interval; `count` observations stand behind it."""
+    """A figure with its 95 % interval; `count` is the number of observations."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""REST of the proof: ordering evaluations, entering runs and outside rerankers, reading leaderboards and what moved."""
+"""REST of the proof: start evaluations, add run files and external rerankers, read leaderboards and rank changes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class MovedOut(Schema):
 
 @router.post("/projects/{slug}/evaluations", response={202: EvaluationJobOut})
 def post_evaluation(request: HttpRequest, slug: str, body: EvaluationIn) -> Status[Job]:
-    """Measure rerankers (default: the baselines and all that the project has) on one split; `/jobs/{id}` says how far."""
+    """Measure rerankers (default: the baselines and all that the project has) on one split; `/jobs/{id}` returns the progress."""
     project = owned_project_or_404(request, slug)
     snapshot = _snapshot(request, project, body.snapshot)
     chosen = None
@@ -176,8 +176,8 @@ def get_leaderboard(
     measures: str = "",
     complete: bool = False,
 ) -> dict[str, Any]:
-    """Everything evaluated there (default: on the latest snapshot), with 95 % intervals and paired differences to the
-    baselines; as `chosen` to the reranker `against`, where one is named.
+    """The leaderboard of a split (default: of the latest snapshot), with 95 % intervals and paired differences to the
+    baselines; `chosen` is the difference to the reranker `against`, if one is named.
 
     `measures`, separated by commas (default: ndcg@10,recall@10,mrr), are ndcg, ndcg_exp (exponential gain), recall,
     precision, map, mrr, rbp, err and success with cut-offs from 1 to 1000; the first orders the rows and is compared.
@@ -266,7 +266,7 @@ def get_moved(
     split: Split = "test",
     reference: Against = "grades",
 ) -> list[dict[str, Any]]:
-    """How NDCG@10 of each query changed from one reranker to another, the largest loss first."""
+    """The change of each query's NDCG@10 from one reranker to another, the largest loss first."""
     project = project_or_404(request, slug)
     found = Evaluation.objects.filter(
         project=project, snapshot=_snapshot(request, project, snapshot), split=split, reference=reference

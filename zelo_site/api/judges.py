@@ -1,4 +1,4 @@
-"""REST of judges: what got no answer and asking it again; scorecards; pausing; probes."""
+"""REST of judges: unanswered questions and retries, scorecards, pausing, probes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def get_failures(
     cursor: Cursor = "",
     limit: Limit = 100,
 ) -> Any:
-    """How many questions got no answer, by reason, and these questions; the header Link leads to more of them."""
+    """The unanswered questions, and their number by reason; the header Link leads to more of them."""
     project = project_or_404(request, slug)
     chosen = FailureFilter(reason=reason.value if reason else None, annotator_id=annotator_id, run_id=run_id)
     tasks = paged(request, response, failed_tasks(project, chosen), cursor=cursor, limit=limit)
@@ -217,7 +217,7 @@ _OF_REPLACEMENT = ("epsilon", "winning_rate", "advantage", "passes", "items_need
 
 @router.post("/projects/{slug}/judges/{annotator_id}/pause", response=JudgeStateOut)
 def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn) -> Any:
-    """Ask a judge nothing more until it is resumed; its open questions wait."""
+    """Pause a judge; its open questions wait until it is resumed."""
     judge = judge_or_404(owned_project_or_404(request, slug), annotator_id)
     pause_judge(judge, body.reason, by=request.user)
     return _state(judge)
@@ -225,7 +225,7 @@ def post_pause(request: HttpRequest, slug: str, annotator_id: int, body: PauseIn
 
 @router.post("/projects/{slug}/judges/{annotator_id}/resume", response=JudgeStateOut)
 def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
-    """Let a paused judge go on; the drift alarm starts afresh."""
+    """Resume a paused judge, and reset its drift alarm."""
     judge = judge_or_404(owned_project_or_404(request, slug), annotator_id)
     resume_judge(judge, by=request.user)
     return _state(judge)
@@ -233,7 +233,7 @@ def post_resume(request: HttpRequest, slug: str, annotator_id: int) -> Any:
 
 @router.post("/projects/{slug}/judges/{annotator_id}/retry", response=AskedAgainOut)
 def post_resume_and_retry(request: HttpRequest, slug: str, annotator_id: int) -> Any:
-    """Let a paused judge go on, and ask its dead questions again."""
+    """Resume a paused judge, and retry its dead letters."""
     judge = judge_or_404(owned_project_or_404(request, slug), annotator_id)
     return {"opened": resume_and_retry(judge, by=request.user)[1]}
 
@@ -319,7 +319,7 @@ class ProbeIn(Schema):
 
 
 class ProbeOut(Schema):
-    """An injection probe; GET /jobs/{job_id} follows it while it goes on."""
+    """An injection probe; GET /jobs/{job_id} returns its progress."""
 
     id: int
     job_id: int
@@ -344,7 +344,7 @@ def get_probes(request: HttpRequest, response: HttpResponse, slug: str, cursor: 
 
 @router.post("/projects/{slug}/probes", response={201: ProbeOut}, by_alias=False)
 def post_probe(request: HttpRequest, slug: str, body: ProbeIn) -> Any:
-    """Order an injection probe of one judge; it starts as soon as a worker is free."""
+    """Start an injection probe of one judge; it starts as soon as a worker is free."""
     judge = judge_or_404(owned_project_or_404(request, slug), body.annotator_id)
     try:
         return Status(201, order_probe(judge, body.options, by=request.user))

@@ -85,7 +85,7 @@ class InvitationOut(Schema):
 
 
 class NewInvitationOut(Schema):
-    """`path` under the server's address; it can be read now and never again."""
+    """`path` of the link on this server; shown only once."""
 
     role: str
     days: int
@@ -94,7 +94,7 @@ class NewInvitationOut(Schema):
 
 @router.get("/projects/{slug}/members", response=list[MemberOut])
 def list_members(request: HttpRequest, slug: str) -> Any:
-    """Everybody in the project, with their work."""
+    """The members of the project, with their work."""
     return _members(project_or_404(request, slug))
 
 
@@ -118,7 +118,7 @@ def _members(project: Project) -> list[dict[str, Any]]:
 
 @router.patch("/projects/{slug}/members/{user_id}", response=MemberOut)
 def patch_member(request: HttpRequest, slug: str, user_id: Number, body: MemberPatch) -> Any:
-    """Give a member another role or quota, or let a paused one go on; the last owner stays one."""
+    """Change a member's role or quota, or resume a paused member; the last owner cannot lose the role."""
     project = owned_project_or_404(request, slug)
     user = _member_or_404(project, user_id)
     sent = body.dict(exclude_unset=True)
@@ -137,7 +137,7 @@ def patch_member(request: HttpRequest, slug: str, user_id: Number, body: MemberP
 
 @router.delete("/projects/{slug}/members/{user_id}", response={204: None})
 def delete_member(request: HttpRequest, slug: str, user_id: Number) -> Any:
-    """Take a member out; what they answered stays."""
+    """Remove a member; their answers are kept."""
     project = owned_project_or_404(request, slug)
     user = _member_or_404(project, user_id)
     try:
@@ -158,14 +158,14 @@ def _member_or_404(project: Project, user_id: int) -> Any:
 def list_invitations(
     request: HttpRequest, response: HttpResponse, slug: str, cursor: Cursor = "", limit: Limit = 100
 ) -> Any:
-    """Links that nobody has used yet and that still hold."""
+    """Unused links that are still valid."""
     rows = open_invitations(owned_project_or_404(request, slug))
     return paged(request, response, rows, cursor=cursor, limit=limit, newest=True)
 
 
 @router.post("/projects/{slug}/invitations", response={201: NewInvitationOut})
 def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
-    """Make a link that takes one person in, once."""
+    """Make a link with which one person can join."""
     project = owned_project_or_404(request, slug)
     try:
         made = invite(project, role=body.role, days=body.days, name=body.name, by=request.user)
@@ -176,7 +176,7 @@ def post_invitation(request: HttpRequest, slug: str, body: InvitationIn) -> Any:
 
 @router.delete("/projects/{slug}/invitations/{link_id}", response={204: None})
 def delete_invitation(request: HttpRequest, slug: str, link_id: Number) -> Any:
-    """Make an unused link useless."""
+    """Revoke an unused link."""
     project = owned_project_or_404(request, slug)
     if not revoke_invitation(project, link_id, by=request.user):
         raise HttpError(404, f"project {slug!r} has no open invitation {link_id}; GET .../invitations lists them")
@@ -209,13 +209,13 @@ class RulesOut(Schema):
 
 @router.get("/projects/{slug}/rules", response=RulesOut)
 def get_rules(request: HttpRequest, slug: str) -> Any:
-    """How people are asked and checked."""
+    """The rules by which people compare."""
     return dataclasses.asdict(rules_of(project_or_404(request, slug)))
 
 
 @router.patch("/projects/{slug}/rules", response=RulesOut)
 def patch_rules(request: HttpRequest, slug: str, body: RulesIn) -> Any:
-    """Change how people are asked and checked; it holds from the next pair on."""
+    """Change the rules by which people compare; they apply from the next pair."""
     project = owned_project_or_404(request, slug)
     sent = {name: value for name, value in body.dict(exclude_unset=True).items() if value is not None}
     if "hidden_metadata" in sent:
@@ -270,7 +270,7 @@ class PlanOut(Schema):
 
 @router.get("/projects/{slug}/spot-checks", response=list[PlanOut])
 def list_plans(request: HttpRequest, slug: str) -> Any:
-    """Every plan of spot checks with how far people are, newest first."""
+    """The plans of spot checks with their progress, newest first."""
     return [
         {
             "plan_id": each.plan.pk,
@@ -317,7 +317,7 @@ def post_preview(request: HttpRequest, slug: str, body: PlanIn) -> Any:
 
 @router.delete("/projects/{slug}/spot-checks/{plan_id}", response={204: None})
 def delete_plan(request: HttpRequest, slug: str, plan_id: Number) -> Any:
-    """Take back what nobody has answered; answers stay."""
+    """Withdraw the unanswered pairs of a plan; answers are kept."""
     project = owned_project_or_404(request, slug)
     plan = SpotCheckPlan.objects.filter(project=project, pk=plan_id).first()
     if plan is None:
@@ -385,8 +385,8 @@ class DisagreementOut(Schema):
 
 
 class VerdictIn(Schema):
-    """`answer`: 1 to 5 from A clearly to B clearly, 0 for neither. `seen`: the `verdict_id` that is known to stand, 0
-    for none; where another one stands, nothing is changed (409). Left out, whatever stands is replaced.
+    """`answer`: 1 to 5 from A clearly to B clearly, 0 for neither. `seen`: the `verdict_id` that you know, 0 for none;
+    if the pair has another one, nothing is changed (409). Without `seen`, the verdict is replaced in any case.
     """
 
     answer: str = Field(max_length=1)
@@ -406,7 +406,7 @@ class VerdictOut(Schema):
 def list_disagreements(
     request: HttpRequest, slug: str, between: Between = Between.ANYBODY, decided: bool = False
 ) -> Any:
-    """Pairs that are seen differently, the widest gap first, up to 1,000."""
+    """Pairs on which annotators disagree, the widest gap first, up to 1,000."""
     return disagreements(project_or_404(request, slug), between=between, decided=decided)
 
 
@@ -435,7 +435,7 @@ def put_verdict(request: HttpRequest, slug: str, pair_id: Number, body: VerdictI
 
 @router.delete("/projects/{slug}/pairs/{pair_id}/verdict", response={204: None})
 def delete_verdict(request: HttpRequest, slug: str, pair_id: Number) -> Any:
-    """Take a verdict back; what its owner had answered before stands again. 404 where there is none."""
+    """Withdraw a verdict; its author's earlier answer counts again. 404 if there is no verdict."""
     project = owned_project_or_404(request, slug)
     pair = _pair_or_404(request, project, pair_id)
     if not undo_adjudication(pair, by=request.user):

@@ -1,4 +1,4 @@
-"""REST of the lowest floor: projects, import, queries and judgments under /api/v1."""
+"""REST of projects, imports, queries and judgments under /api/v1."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def get_project(request: HttpRequest, slug: str) -> Any:
 
 @router.patch("/projects/{slug}", response=ProjectOut)
 def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
-    """Change name, instruction, rubric or rater; with another rater, or other options of it, all queries are fitted anew."""
+    """Change name, instruction, rubric or rater; with another rater, or other options of it, all queries are fitted again."""
     project = owned_project_or_404(request, slug)
     try:
         return _project_out(change_project(project, **body.dict(exclude_unset=True), by=request.user))
@@ -190,7 +190,7 @@ def patch_project(request: HttpRequest, slug: str, body: ProjectPatch) -> Any:
 
 
 class ImportOrderedOut(Schema):
-    """A file that is larger than the server imports at once: a worker imports it, and GET /jobs/{job_id} says how far."""
+    """A file that is larger than the server imports at once: a worker imports it, and GET /jobs/{job_id} returns its progress."""
 
     job_id: int
 
@@ -260,7 +260,7 @@ def post_import_preview(
     importer: str = AUTO,
     options: Json[dict[str, Any]] | None = None,
 ) -> Any:
-    """Check a file as the import would, and store nothing: its format, its first rows, and its errors by reason."""
+    """Check a file without storing anything: its format, its first rows, and its errors by reason."""
     project = owned_project_or_404(request, slug)
     try:
         found = preview_dataset(
@@ -308,5 +308,5 @@ def get_judgments(request: HttpRequest, slug: str) -> StreamingHttpResponse:
 
 
 def query_or_404(request: HttpRequest, query_id: int) -> Query:
-    """The query, if the asker may see its project."""
+    """The query, if the user may see its project."""
     return get_object_or_404(Query.objects.visible_to(request.user).select_related("project"), pk=query_id)

@@ -1,4 +1,4 @@
-"""REST of published rerankers: what there is, in which forms, with checksums. Ranking itself is at /v1/rerank."""
+"""REST of published rerankers, with their forms and checksums. Ranking itself is at /v1/rerank."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REST of runs: order one, watch it, pause, resume, cancel it, retry what died."""
+"""REST of runs: start, watch, pause, resume, cancel, and retry dead letters."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CandidatesIn(Schema):
 
 
 class JobOut(Schema):
-    """Work in the background; `done` of `total` queries. `error` says why it failed and what helps."""
+    """Work in the background; `done` of `total` queries. `error` says why it failed and what to do."""
 
     job_id: int
     project: str
@@ -155,7 +155,7 @@ def panel_of(project: Project, judges: list[JudgeIn]) -> list[Annotator]:
 
 @router.post("/projects/{slug}/runs", response={201: RunProgress})
 def post_run(request: HttpRequest, slug: str, body: RunIn) -> Any:
-    """Order a run: sampling, judging and rating begin as soon as a worker is free."""
+    """Start a run: sampling, judging and rating begin as soon as a worker is free."""
     project = owned_project_or_404(request, slug)
     try:
         judges = panel_of(project, body.judges)
@@ -195,7 +195,7 @@ class CalibrateIn(Schema):
 
 @router.post("/projects/{slug}/calibrations", response={201: RunProgress})
 def post_calibrate(request: HttpRequest, slug: str, body: CalibrateIn) -> Any:
-    """Order a run on pairs across queries; the calibration follows its end."""
+    """Start a run on pairs across queries; the calibration follows its end."""
     project = owned_project_or_404(request, slug)
     try:
         run = order_calibration(
@@ -220,7 +220,7 @@ def _job_out(job: Job) -> dict[str, Any]:
 
 @router.post("/projects/{slug}/candidates", response={202: JobOut})
 def post_candidates(request: HttpRequest, slug: str, body: CandidatesIn) -> Any:
-    """Order candidates for the queries that have none; a worker retrieves them, GET /jobs/{id} follows it."""
+    """Retrieve candidates for the queries that have none, in a worker; GET /jobs/{id} returns its progress."""
     project = owned_project_or_404(request, slug)
     try:
         job = order_candidates(project, body.retriever, body.options, body.k, by=request.user)
@@ -245,7 +245,7 @@ def list_jobs(
 
 @router.get("/jobs/{job_id}", response=JobOut)
 def get_job(request: HttpRequest, job_id: int) -> Any:
-    """How far a job is, and how it ended."""
+    """The progress and result of a job."""
     return _job_out(get_object_or_404(Job.objects.visible_to(request.user).select_related("project"), pk=job_id))
 
 
@@ -278,7 +278,7 @@ def post_action(request: HttpRequest, run_id: int, action: Literal["pause", "res
 
 @router.post("/runs/{run_id}/failures/retry", response=RetriedOut)
 def post_retry(request: HttpRequest, run_id: int, reason: FailureKind | None = None) -> Any:
-    """Open dead tasks again, all or those of one reason."""
+    """Retry dead letters, all or those of one reason."""
     run = _owned_run_or_404(request, run_id)
     chosen = FailureFilter(reason=reason.value if reason else None, run_id=run.pk)
     return {"opened": retry_failures(run.project, chosen, by=request.user)}
@@ -286,7 +286,7 @@ def post_retry(request: HttpRequest, run_id: int, reason: FailureKind | None = N
 
 @router.patch("/runs/{run_id}", response=RunProgress)
 def patch_budget(request: HttpRequest, run_id: int, body: BudgetsIn) -> Any:
-    """Raise, lower or lift the budgets of a run; 409 where it was cancelled or failed."""
+    """Raise, lower or remove the budgets of a run; 409 if it was cancelled or has failed."""
     run = _owned_run_or_404(request, run_id)
     try:
         return run_progress(change_budgets(run, body.dict(exclude_unset=True), by=request.user))
@@ -314,7 +314,7 @@ def get_caps(request: HttpRequest, slug: str) -> Any:
 
 @router.patch("/projects/{slug}/caps", response=CapsOut)
 def patch_caps(request: HttpRequest, slug: str, body: CapsIn) -> Any:
-    """Raise, lower or lift the caps; runs that had ended because of one go on as far as they may."""
+    """Raise, lower or remove the caps; runs that ended because of a cap continue as far as the new caps allow."""
     project = owned_project_or_404(request, slug)
     change_caps(project, body.dict(exclude_unset=True), by=request.user)
     return _caps_out(project)

@@ -194,7 +194,7 @@ class AgreementOut(Schema):
 
 @router.get("/projects/{slug}/agreement", response=AgreementOut)
 def get_agreement(request: HttpRequest, slug: str) -> Any:
-    """How far the project's annotators agree, with the figures of each."""
+    """The agreement of the project's annotators, with the figures of each."""
     return judge_figures(project_or_404(request, slug))
 
 

@@ -1,4 +1,4 @@
-"""REST of trainings: order one, watch it, cancel it, let it go on."""
+"""REST of trainings: start, watch, cancel, resume."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _owned_run_or_404(request: HttpRequest, training_id: int) -> TrainingRun:
 
 @router.post("/projects/{slug}/trainings", response={201: OrderedOut})
 def post_training(request: HttpRequest, slug: str, body: TrainingIn) -> Any:
-    """Order a training, with the recommended trainer if none is named; it begins once the training worker is free."""
+    """Start a training, with the recommended trainer if none is named; it begins once the training worker is free."""
     project = owned_project_or_404(request, slug)
     snapshot = Snapshot.objects.visible_to(request.user).filter(pk=body.snapshot_id).first()
     if snapshot is None:
@@ -135,7 +135,7 @@ def get_training(request: HttpRequest, training_id: int) -> Any:
 
 @router.post("/trainings/{training_id}/cancel", response=TrainingOut)
 def post_cancel(request: HttpRequest, training_id: int) -> Any:
-    """Stop a training; its checkpoints stay, so that it can go on later."""
+    """Cancel a training; it keeps its checkpoints and can be resumed."""
     run = _owned_run_or_404(request, training_id)
     if not cancel_training(run, by=request.user):
         raise HttpError(409, f"training {run.pk} is {run.get_state_display()} already")
@@ -144,7 +144,7 @@ def post_cancel(request: HttpRequest, training_id: int) -> Any:
 
 @router.post("/trainings/{training_id}/resume", response=TrainingOut)
 def post_resume(request: HttpRequest, training_id: int) -> Any:
-    """Let a failed or cancelled training go on from its last checkpoint."""
+    """Resume a failed or cancelled training from its last checkpoint."""
     run = _owned_run_or_404(request, training_id)
     try:
         return training_out(resume_training(run, by=request.user))

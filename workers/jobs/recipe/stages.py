@@ -349,7 +349,7 @@ class _Proof:
         last = [order.stages[name].snapshot for name in (Name.REFINEMENT, Name.STUDENT)]
         snapshot = next((each for each in last if each is not None), None)
         if snapshot is None:
-            raise RecipeStopped("the student's snapshot was deleted; order a new recipe")
+            raise RecipeStopped("the student's snapshot was deleted; start a new recipe")
         if unfinished_evaluation(order.project) is not None:  # that of a training
             raise NotYet
         job = order_evaluation(order.project, snapshot, "test", by=order.recipe.created_by)

@@ -285,7 +285,7 @@ def _step(claim: JobClaim) -> str | None:
         return None
     found = refinement_of(job)
     if found.student is None or found.student.training_run is None:
-        raise RefinementStopped("the student was deleted; order a refinement of another one")
+        raise RefinementStopped("the student was deleted; refine another student")
     payload = dict(job.payload)
     if found.stage == MINE:
         return _mine(claim, job, payload, found)

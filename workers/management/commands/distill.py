@@ -27,7 +27,7 @@ from workers.models import Job
 
 
 class Command(BaseCommand):
-    help = "Order a distilled run: panel, student, design, panel again. Its workers must be running (manage.py up)."
+    help = "Start a distilled run: panel, student, design, panel again. Its workers must be running (manage.py up)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")

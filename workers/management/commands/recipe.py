@@ -30,9 +30,7 @@ from workers.models import Recipe
 
 
 class Command(BaseCommand):
-    help = (
-        "Order the whole method: panel, distillation, design, calibration, student, refinement, proof. Needs workers."
-    )
+    help = "Run the whole method: panel, distillation, design, calibration, student, refinement, proof. Needs workers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")
@@ -43,7 +41,7 @@ class Command(BaseCommand):
             help="the panel: id or name of a judge, a plugin, or plugin:{JSON options} (default: the judges of the last run)",
         )
         parser.add_argument("--options", default="{}", help='JSON, for example {"distill": "never", "base": "minilm"}')
-        parser.add_argument("--plan", action="store_true", help="show the plan and its estimate; order nothing")
+        parser.add_argument("--plan", action="store_true", help="show the plan and its estimate; start nothing")
         parser.add_argument("--status", action="store_true", help="show the project's recipes")
         parser.add_argument("--cancel", type=int, metavar="ID", help="cancel a recipe")
         parser.add_argument("--resume", type=int, metavar="ID", help="resume a failed or cancelled recipe")

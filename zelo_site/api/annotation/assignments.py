@@ -123,7 +123,7 @@ class ExampleOut(Schema):
 
 
 class InstructionOut(Schema):
-    """Confirm having read it with POST and `seen`; a changed instruction is to be read again."""
+    """Confirm having read it with POST and `seen`; a changed instruction must be read again."""
 
     instruction: str
     seen: str
@@ -139,13 +139,13 @@ class InstructionIn(Schema):
 
 @router.get("/projects/{slug}/instruction", response=InstructionOut)
 def get_instruction(request: HttpRequest, slug: str) -> Any:
-    """How to compare: the instruction, the possible answers and worked examples."""
+    """The instruction, the possible answers and worked examples."""
     return _instruction(*_context(request, slug))
 
 
 @router.post("/projects/{slug}/instruction", response=InstructionOut)
 def post_instruction(request: HttpRequest, slug: str, body: InstructionIn) -> Any:
-    """Confirm that you have read the instruction `seen`; 409 where it was changed since."""
+    """Confirm that you have read the instruction `seen`; 409 if it has changed."""
     project, _ = _context(request, slug)
     if not confirm_read(project, request.user, seen=body.seen):
         raise HttpError(409, "the instruction was changed while you read; GET it again")
@@ -179,7 +179,7 @@ def post_answer(request: HttpRequest, slug: str, slot: Number, body: AnswerIn) -
 
 @router.post("/projects/{slug}/assignments/{slot}/skip", response=NextOut)
 def post_skip(request: HttpRequest, slug: str, slot: Number, body: KeyIn) -> Any:
-    """Skip a pair for good; others get it."""
+    """Skip a pair; other people get it."""
     _, context = _context(request, slug)
     with _refusals():
         return json.loads(skip_pair(context, http.named_assignment(slot), key=body.key))

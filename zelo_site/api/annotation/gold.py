@@ -70,7 +70,7 @@ def delete_gold(request: HttpRequest, slug: str, pair_id: Number) -> Any:
 
 @router.post("/projects/{slug}/pairs/{pair_id}/ask", response=AskedOut)
 def post_ask(request: HttpRequest, slug: str, pair_id: Number, body: AskIn) -> Any:
-    """Ask the last run's judges in the orders that they owe (a run), or one more person (a plan of spot checks); 409 if nobody is left."""
+    """Ask the last run's judges in the orders that they have not answered (a run), or one more person (a plan of spot checks); 409 if nobody is left."""
     project = owned_project_or_404(request, slug)
     pair = _pair_or_404(request, project, pair_id)
     try:

@@ -1,4 +1,4 @@
-"""REST of API keys: those of the asking user. A key never makes one with more scopes than its own."""
+"""REST of a user's own API keys. A key never makes one with more scopes than its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KeyOut(Schema):
 
 
 class NewKeyOut(Schema):
-    """`key` can be read now and never again."""
+    """`key` is shown only once."""
 
     name: str
     scopes: list[str]
@@ -50,7 +50,7 @@ def list_keys(request: HttpRequest, response: HttpResponse, cursor: Cursor = "",
 
 @router.post("/keys", response={201: NewKeyOut})
 def post_key(request: HttpRequest, body: KeyIn) -> Any:
-    """Make a key of yours; over a key, with no scope that it lacks. `days`: its validity; null: until it is revoked."""
+    """Make a key of yours. A key cannot make one with more scopes than its own. `days`: validity; null: until revoked."""
     own = getattr(request, "key_scopes", None)
     if own is not None and (more := sorted(set(body.scopes) - set(own))):
         raise HttpError(403, f"this key has the scopes {own} and cannot make a key with {', '.join(more)}")

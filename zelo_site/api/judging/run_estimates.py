@@ -39,7 +39,7 @@ class JudgeEstimateOut(Schema):
 
 class LimitAheadOut(Schema):
     """A cap of the project or a limit of the operator that leaves less than the run may need (`most`); see
-    workers.budgets.ahead.LimitAhead. `unit`: calls, tokens or cost_micros; `waits`: the run would go on the next day.
+    workers.budgets.ahead.LimitAhead. `unit`: calls, tokens or cost_micros; `waits`: the run would continue the next day.
     """
 
     reason: str

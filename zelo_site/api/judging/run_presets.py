@@ -1,4 +1,4 @@
-"""REST of the ready-made orders of a run."""
+"""REST of the presets of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = Router(tags=["runs"])
 
 
 class PresetOut(Schema):
-    """A ready-made order: add `judges` and budgets to its other fields and send them to POST /projects/{slug}/runs. `for_judges`:
+    """A preset: add `judges` and budgets to its other fields and send them to POST /projects/{slug}/runs. `for_judges`:
     how many judges it is meant for, null for any number.
     """
 
@@ -41,7 +41,7 @@ class PresetsOut(Schema):
 
 @router.get("/projects/{slug}/runs/presets", response=PresetsOut)
 def get_presets(request: HttpRequest, slug: str) -> Any:
-    """The ready-made orders of a run, as the page New run offers them."""
+    """The presets of a run, as the page New run offers them."""
     advice = advise_weights(project_or_404(request, slug))
     presets = [
         {

@@ -1,6 +1,6 @@
-"""REST of deletion: GET /deletions/KIND/ID says what would go, and DELETE of the row's own address deletes it.
+"""REST of deletion: GET /deletions/KIND/ID counts what would be deleted, and DELETE of the row's own address deletes it.
 
-204: everything is gone. 202: it is large, and the job that is named deletes it in slices. 409: it cannot be deleted now.
+204: everything is deleted. 202: there is much to delete, and the named job does it in slices. 409: it cannot be deleted now.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RESPONSES = {204: None, 202: DeletionOut}
 
 
 def _target(request: HttpRequest, kind: str, number: int) -> Target:
-    """The target, if the asker may read its project; 403 unless they own it."""
+    """The target, if the user may read its project; 403 unless they own it."""
     row = ROWS[kind].visible_to(request.user).filter(pk=number).first()
     if row is None:
         raise HttpError(404, f"no {kind} {number} is visible to you; check the id")
@@ -66,7 +66,7 @@ def _target(request: HttpRequest, kind: str, number: int) -> Target:
 
 
 def _project(request: HttpRequest, row: Any) -> Project:
-    """The project of a row; of a snapshot of several, one that the asker does not own, if there is one."""
+    """The project of a row; of a snapshot of several, one that the user does not own, if there is one."""
     if isinstance(row, Snapshot):
         projects = list(Project.with_archived.filter(snapshots=row))
         return next((each for each in projects if not owns(request.user, each)), projects[0])
@@ -111,25 +111,25 @@ def delete_query(request: HttpRequest, query_id: int) -> Any:
 
 @projects_router.delete("/documents/{document_id}", response=RESPONSES, tags=["deletion"])
 def delete_document(request: HttpRequest, document_id: int) -> Any:
-    """Delete a document with its candidates, pairs and judgments; the queries are fitted anew."""
+    """Delete a document with its candidates, pairs and judgments; the queries are fitted again."""
     return _delete(request, _target(request, "document", document_id))
 
 
 @projects_router.delete("/candidates/{candidate_id}", response=RESPONSES, tags=["deletion"])
 def delete_candidate(request: HttpRequest, candidate_id: int) -> Any:
-    """Delete a candidate with its pairs and judgments; its query is fitted anew."""
+    """Delete a candidate with its pairs and judgments; its query is fitted again."""
     return _delete(request, _target(request, "candidate", candidate_id))
 
 
 @router.delete("/annotators/{annotator_id}/judgments", response=RESPONSES)
 def delete_answers(request: HttpRequest, annotator_id: int) -> Any:
-    """Delete all judgments of one judge or person, who stays; the queries are fitted anew."""
+    """Delete all judgments of one judge or person, who stays; the queries are fitted again."""
     return _delete(request, _target(request, "answers", annotator_id))
 
 
 @runs_router.delete("/runs/{run_id}", response=RESPONSES, tags=["deletion"])
 def delete_run(request: HttpRequest, run_id: int) -> Any:
-    """Cancel a run where it goes on, and delete it; answers stay."""
+    """Cancel a run if it is active, and delete it; its answers are kept."""
     return _delete(request, _target(request, "run", run_id))
 
 
@@ -147,7 +147,7 @@ def delete_reranker(request: HttpRequest, reranker_id: int) -> Any:
 
 @router.post("/annotators/{annotator_id}/retire", response=RetiredOut)
 def post_retire(request: HttpRequest, annotator_id: int) -> Any:
-    """Retire a judge: it is offered and asked no more; its answers remain."""
+    """Retire a judge: new runs cannot use it, and its answers remain."""
     return _moved(request, annotator_id, retire_judge)
 
 

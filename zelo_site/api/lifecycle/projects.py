@@ -1,4 +1,4 @@
-"""REST of whole projects and accounts: delete, restore and purge projects, archives out and in, delete an account."""
+"""REST of whole projects and accounts: delete, restore and purge projects, export and import archives, delete an account."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ router = Router(tags=["deletion"])
 
 
 class ArchivedOut(Schema):
-    """A deleted project; `purged_at`: when it can no longer be restored. `purging`: its purge was ordered."""
+    """A deleted project; `purged_at`: when it can no longer be restored. `purging`: its purge has started."""
 
     slug: str
     name: str

@@ -1,4 +1,4 @@
-"""REST of distilled runs: order one, watch it, cancel it, resume it."""
+"""REST of distilled runs: start, watch, cancel, resume."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _job_or_404(request: HttpRequest, distillation_id: int) -> Job:
 
 @router.post("/projects/{slug}/distillations", response={201: DistillationOut})
 def post_distillation(request: HttpRequest, slug: str, body: DistillationIn) -> Any:
-    """Order a distilled run: its first stage begins as soon as a worker is free."""
+    """Start a distilled run: its first stage begins as soon as a worker is free."""
     project = owned_project_or_404(request, slug)
     try:
         options = DistillationOptions.model_validate(body.options)

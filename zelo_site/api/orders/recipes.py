@@ -1,4 +1,4 @@
-"""REST of recipes: plan one, order it, watch it, cancel it, resume it."""
+"""REST of recipes: plan, start, watch, cancel, resume."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _recipe_or_404(request: HttpRequest, recipe_id: int) -> Recipe:
 
 @router.post("/projects/{slug}/recipes", response={200: PlanOut, 201: RecipeOut})
 def post_recipe(request: HttpRequest, slug: str, body: RecipeIn) -> Any:
-    """Order a recipe; its first stage begins as soon as a worker is free. With `plan`, return the plan only."""
+    """Start a recipe; its first stage begins as soon as a worker is free. With `plan`, return the plan only."""
     project = owned_project_or_404(request, slug)
     try:
         options = RecipeOptions.model_validate(body.options)

@@ -1,4 +1,4 @@
-"""REST of refinements: order one of a student, watch it, cancel it, resume it."""
+"""REST of refinements of students: start, watch, cancel, resume."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _job_or_404(request: HttpRequest, refinement_id: int) -> Job:
 
 @router.post("/projects/{slug}/rerankers/{reranker_id}/refinements", response={201: RefinementOut})
 def post_refinement(request: HttpRequest, slug: str, reranker_id: int, body: RefinementIn) -> Any:
-    """Order a refinement of a student: pairs are mined as soon as a worker for training is free."""
+    """Start a refinement of a student: pairs are mined as soon as a worker for training is free."""
     project = owned_project_or_404(request, slug)
     student = get_object_or_404(Reranker.objects.visible_to(request.user).filter(project=project), pk=reranker_id)
     try:

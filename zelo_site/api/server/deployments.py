@@ -196,7 +196,7 @@ def post_rollback(request: HttpRequest, slug: str, deployment_id: Number) -> Any
 
 @router.get(f"{ONE}/shadow", response=list[ShadowOut])
 def list_shadow_results(request: HttpRequest, slug: str, deployment_id: Number) -> Any:
-    """How the orders of shadows differ from the answers, one row for each pair of versions."""
+    """Differences between the orders of shadows and the answers, one row for each pair of versions."""
     return shadow_summaries(_deployment_or_404(project_or_404(request, slug), deployment_id))
 
 

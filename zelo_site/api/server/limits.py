@@ -100,7 +100,7 @@ def get_allowed(request: HttpRequest, name: str) -> Any:
 
 @router.put("/endpoints/{name}/projects", response=AllowedOut)
 def put_allowed(request: HttpRequest, name: str, body: AllowedIn) -> Any:
-    """Let only these projects use an endpoint, or all."""
+    """Allow only these projects, or all, to use an endpoint."""
     _check_superuser(request)
     try:
         allow_projects(name, None if body.projects is None else list(map(_project, body.projects)), by=request.user)

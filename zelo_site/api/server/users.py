@@ -61,7 +61,7 @@ class UserOut(Schema):
 
 
 class LinkOut(Schema):
-    """`path` under the server's address signs the account in once, within `hours`; it can be read now and never again."""
+    """`path` under the server's address signs the account in once, within `hours`; it is shown only once."""
 
     user_id: int
     path: str
@@ -108,7 +108,7 @@ def get_user(request: HttpRequest, user_id: Number) -> Any:
 
 @router.patch("/users/{user_id}", response=UserOut, by_alias=False)
 def patch_user(request: HttpRequest, user_id: Number, body: UserPatch) -> Any:
-    """Rename, deactivate or promote an account. For superusers; the last one stays one."""
+    """Rename, deactivate or promote an account. For superusers; the last superuser stays one."""
     _check_superuser(request)
     user = _user_or_404(user_id)
     try:

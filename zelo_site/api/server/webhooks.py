@@ -58,7 +58,7 @@ class WebhookOut(Schema):
 
 
 class SecretOut(WebhookOut):
-    """`secret` can be read now and never again; docs/webhooks.md says how a receiver checks signatures."""
+    """`secret` is shown only once; docs/webhooks.md says how a receiver checks signatures."""
 
     secret: str
 
@@ -127,7 +127,7 @@ def post_secret(request: HttpRequest, slug: str, webhook_id: Number) -> Any:
 
 @router.post("/projects/{slug}/webhooks/{webhook_id}/test", response={202: DeliveryOut})
 def post_test(request: HttpRequest, slug: str, webhook_id: Number) -> Any:
-    """Send a test message; GET .../deliveries says what became of it."""
+    """Send a test message; GET .../deliveries shows the result."""
     webhook = _webhook_or_404(owned_project_or_404(request, slug), webhook_id)
     try:
         return Status(202, send_test(webhook, by=request.user))
@@ -148,7 +148,7 @@ def list_deliveries(
 
 @router.post("/projects/{slug}/webhooks/{webhook_id}/deliveries/{delivery_id}/send", response={202: DeliveryOut})
 def post_delivery(request: HttpRequest, slug: str, webhook_id: Number, delivery_id: Number) -> Any:
-    """Send a message that failed, or waits for its next attempt, once more now."""
+    """Send a failed or waiting message again now."""
     webhook = _webhook_or_404(owned_project_or_404(request, slug), webhook_id)
     delivery = webhook.deliveries.filter(pk=delivery_id).first()
     if delivery is None:

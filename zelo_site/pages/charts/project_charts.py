@@ -116,9 +116,7 @@ def _spend(project: Project) -> Chart:
     return Chart(
         name="spend",
         title=_("Spend by judge over time") if is_money else _("Calls by judge over time"),
-        about=_("What each judge has cost up to a time.")
-        if is_money
-        else _("No call has cost money; the lines count calls."),
+        about=_("Cumulative cost of each judge.") if is_money else _("No call has cost money; the lines count calls."),
         x_label=_("time (UTC)"),
         y_label=_("dollars") if is_money else _("calls"),
         series=tuple(Series(names.get(judge, ""), tuple(points)) for judge, points in lines.items()),

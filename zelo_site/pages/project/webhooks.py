@@ -120,7 +120,7 @@ def move_webhook(request: HttpRequest, slug: str, webhook_id: int, move: str) ->
 @never_cache
 @require_POST
 def send_delivery(request: HttpRequest, slug: str, webhook_id: int, delivery_id: int) -> HttpResponse:
-    """Send a message that failed, or waits for its next attempt, once more now."""
+    """Send a failed or waiting message again now."""
     webhook = _webhook_or_404(owned_project(request, slug), webhook_id)
     try:
         send_again(get_object_or_404(webhook.deliveries, pk=delivery_id), by=request.user)

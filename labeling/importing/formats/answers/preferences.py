@@ -83,7 +83,7 @@ class PreferencesOptions(values.AnswerOptions):
     winner: str = pydantic.Field(
         default="", max_length=200, description=f"a, b, tie, or the better one's id. {_COLUMN}"
     )
-    annotator_column: str = pydantic.Field(default="", max_length=200, description=f"Who answered. {_COLUMN}")
+    annotator_column: str = pydantic.Field(default="", max_length=200, description=f"The annotator. {_COLUMN}")
 
 
 @register

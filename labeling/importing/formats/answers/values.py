@@ -36,7 +36,7 @@ class AnswerOptions(LineOptions):
     )
     annotators_are: Literal["models", "people"] = pydantic.Field(
         default="models",
-        description="Who gave the answers where the file does not say. Scores are calibrated against people alone.",
+        description="Kind of the annotators if the file does not say. Scores are calibrated against people only.",
     )
     repeated_answers: Literal["refuse", "last", "mean"] = pydantic.Field(
         default="refuse",

@@ -31,7 +31,7 @@ class TableOptions(LineOptions):
     score: str = pydantic.Field(default="", max_length=200, description=f"The first stage's score. {_COLUMN}")
     grade: str = pydantic.Field(default="", max_length=200, description=f"A person's grade. {_COLUMN}")
     rater: str = pydantic.Field(
-        default="", max_length=200, description=f"Who gave the grade, where several did. {_COLUMN}"
+        default="", max_length=200, description=f"Rater of the grade, where there are several. {_COLUMN}"
     )
     raters_are: Literal["people", "models"] = pydantic.Field(
         default="people",

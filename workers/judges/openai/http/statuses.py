@@ -323,7 +323,7 @@ def failure_of_page(content: bytes) -> CallFailed | None:
     text = re.sub(r"<[^>]*>|\s+", " ", start.decode(errors="replace"))
     shown = storable(re.sub(r"\s+", " ", text))[:120]
     if _GATEWAY_PAGE.search(start):
-        message = f"a gateway answered for the server: {shown!r}; check that the server runs"
+        message = f"a gateway answered instead of the server: {shown!r}; check that the server runs"
         return CallFailed(FailureKind.UNPARSEABLE, message, retryable=True, paid=True)
     message = f"the reply is a web page, not JSON: {shown!r}; base_url leads to a website, not to an API; it usually ends with /v1"
     return CallFailed(FailureKind.BAD_REQUEST, message, retryable=False)

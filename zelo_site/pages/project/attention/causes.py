@@ -78,7 +78,7 @@ def words_of(cause: Cause) -> Words:
             _("rate limited (HTTP 429)"),
             _("The provider limits the calls, so questions wait. Rejected calls cost nothing and count as no failure."),
             _("Calls resume automatically after the provider’s pause, with fewer at a time."),
-            _("Nothing, if the run may take longer. Otherwise ask the provider for a higher limit, or set the endpoint’s rpm and max_concurrency to what it allows."),
+            _("Nothing if the run may take longer. Otherwise ask the provider for a higher limit, or set the endpoint’s rpm and max_concurrency to what it allows."),
         ),
         Cause.TIMEOUT: Words(
             _("no answer in time"), waits, tested,
