@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from django.apps import apps
 from django.db import models
 from django.db.models import F, Q
 
@@ -12,15 +11,6 @@ from labeling.models.texts import Candidate, Query
 
 class PairQuerySet(VisibleQuerySet["Pair"]):
     project_path = "a__query__project"
-
-    def unjudged_by(self, annotator: models.Model) -> PairQuerySet:
-        """Return the pairs without a live judgment by `annotator`."""
-        answered = (
-            apps.get_model("labeling", "Judgment")
-            .objects.live()
-            .filter(annotator_id=annotator.pk, pair_id=models.OuterRef("pk"))
-        )
-        return self.exclude(models.Exists(answered))
 
 
 class Pair(models.Model):

@@ -19,7 +19,6 @@ from labeling.models import (
     Membership,
     Pair,
     Project,
-    Query,
     SpotCheck,
 )
 from scoring.models import Calibration, Score
@@ -298,13 +297,3 @@ def test_every_table_of_a_project_says_who_may_see_it() -> None:
         "Membership", "AccessLink", "ApiToken", "Rationale", "Worker", "PastLease", "ScreenState", "Submission",
         "EndpointState", "EndpointShare", "SeenAnswers", "EndpointDefinition", "EndpointRestriction", "EndpointSpend", "OperatorLimit",
     }  # fmt: skip
-
-
-def test_unjudged_by_leaves_out_live_answers_alone() -> None:
-    query: Query = make_query_with_documents(make_project())
-    (judge,) = make_judges(query.project)
-    answered, undone, never = (make_pair(query, 0, b) for b in (1, 2, 3))
-    judge_pair(answered, judge)
-    judge_pair(undone, judge)
-    Judgment.objects.filter(pair=undone).update(superseded_at="2026-01-01T00:00Z")
-    assert set(Pair.objects.unjudged_by(judge)) == {undone, never}

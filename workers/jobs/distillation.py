@@ -35,7 +35,6 @@ from workers.jobs.leasing import (
     LeaseLost,
     carry_step,
     hold,
-    unfinished_jobs,
 )
 from workers.jobs.student_judges import enter_judge
 from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
@@ -240,11 +239,6 @@ def distillation_of(job: Job) -> Distillation:
 def distillations(project: Project) -> list[Distillation]:
     """The project's distilled runs, the latest first."""
     return [distillation_of(job) for job in Job.objects.filter(project=project, stage=STAGE).order_by("-id")[:20]]
-
-
-def unfinished_distillation(project: Project) -> Job | None:
-    """The project's unfinished distilled run, if any."""
-    return unfinished_jobs(project, STAGE).first()
 
 
 def waiting_distillation_ids() -> list[int]:

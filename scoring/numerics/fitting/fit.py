@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from labeling.records import BoolArray, ComparisonColumns, Fit, FloatArray, IntArray
+from labeling.records import ComparisonColumns, Fit, FloatArray, IntArray
 from scoring.numerics.fitting import newton, uncertainty
 from scoring.numerics.fitting.comparisons import PairMeans, aggregate_pairs, votes_of_query
 from scoring.numerics.fitting.graph import describe_graph, islands_of, unbounded_queries
@@ -121,11 +121,6 @@ def fit_queries(
         prior_precision=prior_precision,
         logit_scale=LOGIT_SCALES[model],
     )
-
-
-def has_exact_errors(fit: Fit) -> BoolArray:
-    """bool[Q]: whether a query's standard errors are exact; above 1,000 candidates they are approximate."""
-    return np.diff(fit.starts) <= uncertainty.EXACT_LIMIT
 
 
 def compile_kernels() -> None:

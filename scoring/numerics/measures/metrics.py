@@ -1,12 +1,11 @@
 """Measures of orders, of probabilities and of agreement between annotators.
 
-Definitions follow scipy (tau-b, Spearman) and Krippendorff; the tests hold ours equal to those. `rankings` measures rankings
+Definitions follow scipy (tau-b) and Krippendorff; the tests hold ours equal to those. `rankings` measures rankings
 against grades, `resampling` turns values by query into intervals and paired tests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,34 +27,10 @@ class MetricInput(ValueError):
 
 def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """Kendall's tau-b in [-1, 1]; NaN where either side is constant."""
-    return _correlate(lambda a, b: stats.kendalltau(a, b).statistic, x, y)
-
-
-def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
-    """Spearman's rank correlation in [-1, 1]; NaN where either side is constant."""
-    return _correlate(lambda a, b: stats.spearmanr(a, b).statistic, x, y)
-
-
-def pairwise_accuracy(scores: npt.ArrayLike, grades: npt.ArrayLike) -> float:
-    """Share of the pairs of different grade that the scores order alike, tied scores counting half.
-
-    NaN where all grades are equal.
-    """
-    values, truth = _paired(scores, grades)
-    first, second = np.triu_indices(len(values), 1)
-    order = np.sign(truth[first] - truth[second])
-    decided = order != 0
-    if not decided.any():
-        return float("nan")
-    agree = np.sign(values[first] - values[second])[decided] * order[decided]
-    return float(np.mean((agree + 1.0) / 2.0))
-
-
-def _correlate(measure: Callable[[FloatArray, FloatArray], float], x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     a, b = _paired(x, y)
     if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
         return float("nan")
-    return float(measure(a, b))
+    return float(stats.kendalltau(a, b).statistic)
 
 
 # --- probabilities -----------------------------------------------------------------------
@@ -99,11 +74,6 @@ def reliability_bins(probability: npt.ArrayLike, outcome: npt.ArrayLike, bins: i
         observed=np.bincount(index, observed, bins)[filled] / count[filled],
         count=count[filled],
     )
-
-
-def expected_calibration_error(probability: npt.ArrayLike, outcome: npt.ArrayLike, bins: int = 10) -> float:
-    """ECE over equal-width bins; see ReliabilityBins."""
-    return reliability_bins(probability, outcome, bins).ece
 
 
 # --- agreement ---------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class StubTrainer(Trainer):
 
     def train(self, data: TrainingData, workspace: Path, report: Report) -> Trained:
         if self.options.does == "vanishes":
-            print("the last words", flush=True)
+            print("the last lines", flush=True)
             os._exit(9)
         if self.options.does == "fills the disk":
             raise OSError(errno.ENOSPC, "No space left on device")

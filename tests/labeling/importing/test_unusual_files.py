@@ -233,8 +233,8 @@ REFUSED: dict[str, tuple[bytes | str, str, int, str, str]] = {
         '[{"query":"q","document":"d","r.responses":[1],"r.responses.users":{"a":1}}]', "auto", 1, "is not a list", "export",
     ),
     "a tar archive": (tar("s/corpus.jsonl", CSV), "auto", 1, "a tar archive", "as a zip archive"),
-    "zbench's objects over several lines": (json.dumps(ZBENCH, indent=2), "auto", 1, "goes on in the next", "jq -c"),
-    "rows over several lines": (json.dumps({"query": "w", "text": "x"}, indent=2), "table", 1, "goes on in the next", "jq -c"),
+    "zbench's objects over several lines": (json.dumps(ZBENCH, indent=2), "auto", 1, "continues on the next", "jq -c"),
+    "rows over several lines": (json.dumps({"query": "w", "text": "x"}, indent=2), "table", 1, "continues on the next", "jq -c"),
     "BEIR's corpus as an array": (
         zipped({"corpus.json": "[]", "queries.jsonl": BEIR["s/queries.jsonl"]}), "auto", 0, "corpus.json: is of another", "alone",
     ),

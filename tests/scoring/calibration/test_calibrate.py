@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from labeling.access.annotators import get_person
 from labeling.judgments import record_judgments
@@ -19,7 +20,6 @@ from scoring.calibration.calibrate import (
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.calibration.data import read_calibration_data
 from scoring.models import Calibration, ProjectFit, QueryFit, Score
-from scoring.numerics.measures.metrics import spearman
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_queries, rate_stale
 from scoring.sampling.samplers import CrossQuery
@@ -88,10 +88,10 @@ def test_biases_recover_the_levels_of_queries_within_their_intervals(judged: Jud
 
 
 def test_elo_of_all_queries_is_on_one_scale_after_calibration(judged: Judged) -> None:
-    before = spearman(*elo_by_candidate(judged))
+    before = spearmanr(*elo_by_candidate(judged)).statistic
     judge_across(judged)
     calibrate_project(judged.project.pk)
-    after = spearman(*elo_by_candidate(judged))
+    after = spearmanr(*elo_by_candidate(judged)).statistic
     assert after > 0.97 > before
 
 
@@ -249,7 +249,7 @@ def test_an_interrupted_rewrite_of_scores_is_finished_by_the_next(
     assert QueryFit.objects.filter(calibration_id=latest.pk).count() == 7
     assert apply_calibration(judged.project.pk) is True
     assert QueryFit.objects.filter(calibration_id=latest.pk).count() == QUERIES
-    assert spearman(*elo_by_candidate(judged)) > 0.97
+    assert spearmanr(*elo_by_candidate(judged)).statistic > 0.97
 
 
 def test_a_repeat_leaves_one_row_for_one_version(judged: Judged) -> None:

@@ -156,7 +156,7 @@ def test_a_process_that_vanishes_leaves_its_last_words(tmp_path: Path) -> None:
     with TrainingProcess(stub(tmp_path / "w", "vanishes")) as process:
         follow(process, never)
         assert process.ended() == 9
-        assert "the last words" in process.last_words()
+        assert "the last lines" in process.last_words()
 
 
 def test_a_pickle_as_base_is_refused_and_nothing_is_published(tmp_path: Path) -> None:

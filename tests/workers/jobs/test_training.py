@@ -180,7 +180,7 @@ def test_a_project_trains_once_at_a_time(project: Project, snapshot: Snapshot) -
     [
         ("explodes", "ArithmeticError: two and two are five"),
         ("fills the disk", "free some, then resume the run"),
-        ("vanishes", "ended with status 9 without saying why"),
+        ("vanishes", "ended with status 9 without an error message"),
     ],
 )
 def test_a_failure_stands_in_run_and_job_and_publishes_nothing(

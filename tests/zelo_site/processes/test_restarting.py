@@ -31,7 +31,7 @@ def test_an_order_is_carried_out_and_a_failure_is_passed_on(tmp_path: Path) -> N
 
 
 def test_a_home_without_a_server_refuses_the_order(tmp_path: Path) -> None:
-    with pytest.raises(RestartFailed, match="takes no orders"):
+    with pytest.raises(RestartFailed, match="does not support restarts by command"):
         order_restart(tmp_path, migrate=False, patience_s=0.2)
     assert not (tmp_path / ORDER).exists()
 

@@ -21,7 +21,6 @@ from scoring.numerics.fitting.fit import (
     UnboundedEstimate,
     compile_kernels,
     fit_queries,
-    has_exact_errors,
 )
 from scoring.numerics.fitting.likelihood import MODEL_CODES, log_likelihood, probability, score_and_curvature
 from tests.factories.votes import join, random_pairs, soft_query
@@ -144,12 +143,6 @@ def test_approximate_errors_are_close_to_the_exact_ones(degree: int, worst: floa
     assert not np.array_equal(exact.stderr, local.stderr)
     np.testing.assert_allclose(local.stderr, exact.stderr, rtol=worst)
     assert local.stderr.mean() == pytest.approx(exact.stderr.mean(), rel=0.01)
-
-
-def test_errors_of_large_queries_are_labelled_approximate() -> None:
-    sizes = (uncertainty.EXACT_LIMIT, uncertainty.EXACT_LIMIT + 1)
-    fit = fit_queries(join([soft_query(size, degree=4)[0] for size in sizes]))
-    assert has_exact_errors(fit).tolist() == [True, False]
 
 
 def test_islands_are_reported_under_a_prior_and_refused_on_request() -> None:

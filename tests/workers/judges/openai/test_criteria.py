@@ -120,7 +120,7 @@ def test_the_prompt_asks_about_each_criterion_and_the_frame_counts_them() -> Non
     ("changes", "says"),
     [
         ({"mode": "logprob"}, "criteria need the mode 'reasoned'"),
-        ({"criteria": [{"name": "fresh"}, {"name": "Fresh"}]}, "the criterion Fresh is there twice"),
+        ({"criteria": [{"name": "fresh"}, {"name": "Fresh"}]}, "the criterion Fresh appears twice"),
         ({"criteria": [{"name": "Score"}]}, "Score is a word of the answer's format"),
         ({"criteria": [{"name": "fresh", "weight": 0}]}, "greater than 0"),
         ({"criteria": [{"name": 'fresh": 1'}]}, "match pattern"),
