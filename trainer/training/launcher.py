@@ -123,7 +123,7 @@ class TrainingProcess:
         self._read += len(whole)
         return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
-    def last_words(self) -> str:
+    def last_output(self) -> str:
         """The last output of the process, to explain an exit without a final event."""
         data = (self.workspace / "log.txt").read_bytes()[-LONGEST_LOG:]
         return data.decode(errors="replace").replace("\x00", " ")

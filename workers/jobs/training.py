@@ -267,7 +267,7 @@ def _train(claim: JobClaim) -> str:
             time.sleep(POLL_S)
         _pass_on(claim, run, progress, process.new_events())
         if status or not (workspace / RESULT).exists():
-            raise TrainingFailed(progress.error or _unexplained(status, process.last_words()))
+            raise TrainingFailed(progress.error or _unexplained(status, process.last_output()))
     result = read_result(workspace)
     said = _end_without_student(claim, run, result) if result.get("base_won") else _store_student(claim, run, result)
     shutil.rmtree(workspace, ignore_errors=True)

@@ -145,19 +145,8 @@ def estimate_run(
 ) -> RunEstimate:
     """Estimate this run within its budgets; in a cascade, pass the first judge first. `query_ids`: None for all queries."""
     judges = [replace(judge, options=with_rubric(project, judge.plugin.name, judge.options)) for judge in judges]
-    sizes = _sizes(project, query_ids)
     chosen = cast(Sampler, get_plugin("sampler", sampler).from_dict(sampler_options))
-    named = _named(project, chosen, query_ids)
-    if chosen.name == RECORDED:
-        recording = [cast(Judge, each.plugin.from_dict(each.options)) for each in judges]
-        by_size = recorded_by_size(project, recording, query_ids)
-    elif named is not None:
-        by_size = mean_by_size(project, named, sizes)
-    else:
-        by_size = _pairs_by_size(chosen, sizes)
-    design = _Design(project, sizes, by_size, query_ids)
-    if named is not None:
-        design.whole = len(named)
+    design = _design_of(project, chosen, judges, query_ids)
     pairs = design.whole if budgets.pairs is None else min(design.whole, budgets.pairs)
     set_size = _set_size(judges[:1] if allocation == Run.Allocation.CASCADE else judges)
     shares = _judge_shares(allocation, orders, len(judges), cascade_threshold, set_size)
@@ -166,7 +155,7 @@ def estimate_run(
         for place, judge in enumerate(judges)
     ]
     most_shares = _most_shares(allocation, orders, len(judges), set_size)
-    known_pairs = math.ceil(KNOWN * pairs) + math.ceil(sum(sizes.values()) / QUERIES_AT_ONCE)
+    known_pairs = math.ceil(KNOWN * pairs) + math.ceil(sum(design.sizes.values()) / QUERIES_AT_ONCE)
 
     def of_judges(pairs: int) -> list[JudgeEstimate]:
         rows = zip(measures, shares, most_shares, strict=True)
@@ -177,6 +166,29 @@ def estimate_run(
     if part < 1.0:
         pairs = math.ceil(part * pairs)
         each = of_judges(pairs)
+    return _total(each, pairs, design.sizes, budgets, allocation)
+
+
+def _design_of(
+    project: Project, sampler: Sampler, judges: Sequence[ChosenJudge], query_ids: Sequence[int] | None
+) -> _Design:
+    """The pairs that the sampler would draw, by the queries' numbers of candidates."""
+    sizes = _sizes(project, query_ids)
+    if sampler.name == RECORDED:
+        recording = [cast(Judge, each.plugin.from_dict(each.options)) for each in judges]
+        return _Design(project, sizes, recorded_by_size(project, recording, query_ids), query_ids)
+    named = _named(project, sampler, query_ids)
+    if named is None:
+        return _Design(project, sizes, _pairs_by_size(sampler, sizes), query_ids)
+    design = _Design(project, sizes, mean_by_size(project, named, sizes), query_ids)
+    design.whole = len(named)
+    return design
+
+
+def _total(
+    each: list[JudgeEstimate], pairs: int, sizes: Counter[int], budgets: Budgets, allocation: str
+) -> RunEstimate:
+    """The sum of the judges' estimates, within the budgets."""
     # With "informative" equal turns are expected, and one judge may get all of them.
     total: Any = max if allocation == Run.Allocation.INFORMATIVE else sum
     most_tokens = total(judge.most_tokens for judge in each)
@@ -284,7 +296,7 @@ class _Design:
     def __init__(
         self, project: Project, sizes: Counter[int], pairs: dict[int, int], query_ids: Sequence[int] | None
     ) -> None:
-        self.project, self.pairs, self.query_ids = project, pairs, query_ids
+        self.project, self.sizes, self.pairs, self.query_ids = project, sizes, pairs, query_ids
         self.whole = sum(pairs[size] * queries for size, queries in sizes.items())
         self.candidates = sum(size * queries for size, queries in sizes.items())
         self.texts = sample_texts(project.pk)

@@ -68,14 +68,8 @@ def start_run(
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
     chosen = checked_sampler(sampler, sampler_options)
-    for judge in judges:
-        if judge.retired_at is not None:
-            raise RunRefused(str(JudgeRetired(judge)))
-        if endpoint := rules_of(judge.pk).barred_from:
-            raise RunRefused(
-                f"{NOT_ALLOWED % {'endpoint': endpoint}}; choose another one, or ask the server's operator"
-            )
-    _check_order(project, judges, allocation=allocation, orders=orders)
+    _check_judges(project, judges)
+    _check_order(allocation=allocation, orders=orders)
     _check_recorded(chosen, judges, allocation)
     query_ids = _named_queries(project, chosen, judges, _chosen_queries(project, query_ids, queries))
     budgets = Budgets(pair_budget, call_budget, token_budget, cost_budget_micros)
@@ -167,7 +161,14 @@ def checked_sampler(name: str, options: Mapping[str, Any] | None) -> Sampler:
     return cast(Sampler, get_plugin("sampler", name).from_dict(dict(options or {})))
 
 
-def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: str, orders: str) -> None:
+def _check_judges(project: Project, judges: Sequence[Annotator]) -> None:
+    for judge in judges:
+        if judge.retired_at is not None:
+            raise RunRefused(str(JudgeRetired(judge)))
+        if endpoint := rules_of(judge.pk).barred_from:
+            raise RunRefused(
+                f"{NOT_ALLOWED % {'endpoint': endpoint}}; choose another one, or ask the server's operator"
+            )
     if not judges:
         raise RunRefused("the run has no judges; choose at least one")
     for judge in judges:
@@ -178,6 +179,9 @@ def _check_order(project: Project, judges: Sequence[Annotator], *, allocation: s
     for judge in judges:
         if problems := cast(Judge, get_plugin("judge", judge.plugin)).problems(judge.options):
             raise RunRefused(f"judge {judge.name!r} is not available: {'; '.join(problems)}")
+
+
+def _check_order(*, allocation: str, orders: str) -> None:
     if allocation not in Run.Allocation.values:
         raise RunRefused(f"allocation is {allocation!r}; expected one of {', '.join(Run.Allocation.values)}")
     if orders not in Run.Orders.values:

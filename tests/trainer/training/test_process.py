@@ -75,7 +75,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         assert not (killed / RESULT).exists()
         with TrainingProcess(killed) as process:
             told = follow(process, never)
-            assert process.ended() == 0, process.last_words()
+            assert process.ended() == 0, process.last_output()
         follow(beside, never)
     assert next(event["step"] for event in told if event["kind"] == "resumed") >= reached
     for name in ("adapter/adapter_model.safetensors", f"{PUBLISHED}/merged/model.safetensors"):
@@ -152,11 +152,11 @@ def test_a_failure_is_told_in_the_last_event(tmp_path: Path, does: str, says: st
     assert not (tmp_path / "w" / RESULT).exists()
 
 
-def test_a_process_that_vanishes_leaves_its_last_words(tmp_path: Path) -> None:
+def test_a_process_that_vanishes_leaves_its_last_output(tmp_path: Path) -> None:
     with TrainingProcess(stub(tmp_path / "w", "vanishes")) as process:
         follow(process, never)
         assert process.ended() == 9
-        assert "the last lines" in process.last_words()
+        assert "the last lines" in process.last_output()
 
 
 def test_a_pickle_as_base_is_refused_and_nothing_is_published(tmp_path: Path) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
 from django.db import transaction
 from django.http import HttpRequest
-from django.shortcuts import get_object_or_404
 from ninja import Router, Schema, Status
-from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.plugins import UnknownPlugin
 from workers.jobs.distillation import (
     STAGE,
     Distillation,
@@ -25,7 +21,7 @@ from workers.jobs.distillation import (
     order_distillation,
     resume_distillation,
 )
-from workers.models import Job
+from zelo_site.api.orders.moves import Move, job_or_404, moved, refusals
 from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
@@ -84,24 +80,13 @@ def distillation_out(found: Distillation) -> dict[str, Any]:
     }
 
 
-def _job_or_404(request: HttpRequest, distillation_id: int) -> Job:
-    jobs = Job.objects.visible_to(request.user).filter(stage=STAGE).select_related("project")
-    job = get_object_or_404(jobs, pk=distillation_id)
-    project_or_404(request, job.project.slug)
-    return job
-
-
 @router.post("/projects/{slug}/distillations", response={201: DistillationOut})
 def post_distillation(request: HttpRequest, slug: str, body: DistillationIn) -> Any:
     """Start a distilled run: its first stage begins as soon as a worker is free."""
     project = owned_project_or_404(request, slug)
-    try:
+    with refusals(DistillationRefused), transaction.atomic():
         options = DistillationOptions.model_validate(body.options)
-        with transaction.atomic():
-            panel = panel_of(project, body.judges)
-            job = order_distillation(project, panel, options, by=request.user)
-    except (DistillationRefused, UnknownPlugin, pydantic.ValidationError) as error:
-        raise HttpError(422, str(error)) from error
+        job = order_distillation(project, panel_of(project, body.judges), options, by=request.user)
     return Status(201, distillation_out(distillation_of(job)))
 
 
@@ -113,19 +98,21 @@ def list_distillations(request: HttpRequest, slug: str) -> Any:
 
 @router.get("/distillations/{distillation_id}", response=DistillationOut)
 def get_distillation(request: HttpRequest, distillation_id: int) -> Any:
-    return distillation_out(distillation_of(_job_or_404(request, distillation_id)))
+    return distillation_out(distillation_of(job_or_404(request, STAGE, distillation_id)))
 
 
 @router.post("/distillations/{distillation_id}/{move}", response=DistillationOut)
-def post_move(request: HttpRequest, distillation_id: int, move: Literal["cancel", "resume"]) -> Any:
+def post_move(request: HttpRequest, distillation_id: int, move: Move) -> Any:
     """Cancel a distilled run, or resume a failed or cancelled one as a new one at the stage that it had reached."""
-    job = _job_or_404(request, distillation_id)
-    owned_project_or_404(request, job.project.slug)
-    if move == "resume":
-        try:
-            return distillation_out(distillation_of(resume_distillation(job, by=request.user)))
-        except DistillationRefused as error:
-            raise HttpError(409, str(error)) from error
-    if not cancel_distillation(job, by=request.user):
-        raise HttpError(409, f"distilled run {job.pk} is {job.get_state_display()} already")
-    return distillation_out(distillation_of(job))
+    job = job_or_404(request, STAGE, distillation_id)
+    found = moved(
+        request,
+        job,
+        move,
+        name="distilled run",
+        job=job,
+        cancel=cancel_distillation,
+        resume=resume_distillation,
+        refused=DistillationRefused,
+    )
+    return distillation_out(distillation_of(found))

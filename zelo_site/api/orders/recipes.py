@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
 from django.db import transaction
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema, Status
-from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.plugins import UnknownPlugin
 from workers.jobs.recipe.job import (
     RecipeRefused,
     RecipeView,
@@ -27,6 +24,7 @@ from workers.jobs.recipe.job import (
 from workers.jobs.recipe.options import RecipeOptions
 from workers.models import Recipe, RecipeStage
 from zelo_site.api.judging.run_estimates import LimitAheadOut
+from zelo_site.api.orders.moves import Move, moved, refusals
 from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
@@ -135,17 +133,14 @@ def _recipe_or_404(request: HttpRequest, recipe_id: int) -> Recipe:
 def post_recipe(request: HttpRequest, slug: str, body: RecipeIn) -> Any:
     """Start a recipe; its first stage begins as soon as a worker is free. With `plan`, return the plan only."""
     project = owned_project_or_404(request, slug)
-    try:
+    with refusals(RecipeRefused), transaction.atomic():
         options = RecipeOptions.model_validate(body.options)
-        with transaction.atomic():
-            panel = panel_of(project, body.judges)
-            if body.plan:
-                plan = planned(project, panel, options)
-                transaction.set_rollback(True)  # new judges too
-                return Status(200, plan.as_json() | {"stages": plan.stages, "limits": plan.limits})
-            recipe = order_recipe(project, panel, options, by=request.user)
-    except (RecipeRefused, UnknownPlugin, pydantic.ValidationError) as error:
-        raise HttpError(422, str(error)) from error
+        panel = panel_of(project, body.judges)
+        if body.plan:
+            plan = planned(project, panel, options)
+            transaction.set_rollback(True)  # new judges too
+            return Status(200, plan.as_json() | {"stages": plan.stages, "limits": plan.limits})
+        recipe = order_recipe(project, panel, options, by=request.user)
     return Status(201, recipe_out(view_of(recipe)))
 
 
@@ -161,15 +156,17 @@ def get_recipe(request: HttpRequest, recipe_id: int) -> Any:
 
 
 @router.post("/recipes/{recipe_id}/{move}", response=RecipeOut)
-def post_move(request: HttpRequest, recipe_id: int, move: Literal["cancel", "resume"]) -> Any:
+def post_move(request: HttpRequest, recipe_id: int, move: Move) -> Any:
     """Cancel a recipe and what its stage started, or resume a failed or cancelled one at its first unfinished stage."""
     recipe = _recipe_or_404(request, recipe_id)
-    owned_project_or_404(request, recipe.project.slug)
-    if move == "resume":
-        try:
-            return recipe_out(view_of(resume_recipe(recipe, by=request.user)))
-        except RecipeRefused as error:
-            raise HttpError(409, str(error)) from error
-    if not cancel_recipe(recipe, by=request.user):
-        raise HttpError(409, f"recipe {recipe.pk} is {recipe.job.get_state_display()} already")
-    return recipe_out(view_of(recipe))
+    found = moved(
+        request,
+        recipe,
+        move,
+        name="recipe",
+        job=recipe.job,
+        cancel=cancel_recipe,
+        resume=resume_recipe,
+        refused=RecipeRefused,
+    )
+    return recipe_out(view_of(found))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-import pydantic
 from django.db import transaction
 from django.http import HttpRequest
 from django.shortcuts import get_object_or_404
 from ninja import Router, Schema, Status
-from ninja.errors import HttpError
 from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
-from labeling.plugins import UnknownPlugin
 from trainer.models import Reranker
 from workers.jobs.calibration import judges_so_far
 from workers.jobs.refinement.job import (
@@ -27,7 +24,7 @@ from workers.jobs.refinement.job import (
     refinements,
     resume_refinement,
 )
-from workers.models import Job
+from zelo_site.api.orders.moves import Move, job_or_404, moved, refusals
 from zelo_site.api.runs import JudgeIn, panel_of
 from zelo_site.security.job_errors import JobError
 
@@ -95,25 +92,15 @@ def refinement_out(found: Refinement) -> dict[str, Any]:
     }
 
 
-def _job_or_404(request: HttpRequest, refinement_id: int) -> Job:
-    jobs = Job.objects.visible_to(request.user).filter(stage=STAGE).select_related("project")
-    job = get_object_or_404(jobs, pk=refinement_id)
-    project_or_404(request, job.project.slug)
-    return job
-
-
 @router.post("/projects/{slug}/rerankers/{reranker_id}/refinements", response={201: RefinementOut})
 def post_refinement(request: HttpRequest, slug: str, reranker_id: int, body: RefinementIn) -> Any:
     """Start a refinement of a student: pairs are mined as soon as a worker for training is free."""
     project = owned_project_or_404(request, slug)
     student = get_object_or_404(Reranker.objects.visible_to(request.user).filter(project=project), pk=reranker_id)
-    try:
+    with refusals(RefinementRefused), transaction.atomic():
         options = RefinementOptions.model_validate(body.options)
-        with transaction.atomic():
-            panel = panel_of(project, body.judges)
-            job = order_refinement(student, panel or judges_so_far(project), options, by=request.user)
-    except (RefinementRefused, UnknownPlugin, pydantic.ValidationError) as error:
-        raise HttpError(422, str(error)) from error
+        panel = panel_of(project, body.judges) or judges_so_far(project)
+        job = order_refinement(student, panel, options, by=request.user)
     return Status(201, refinement_out(refinement_of(job)))
 
 
@@ -125,19 +112,21 @@ def list_refinements(request: HttpRequest, slug: str) -> Any:
 
 @router.get("/refinements/{refinement_id}", response=RefinementOut)
 def get_refinement(request: HttpRequest, refinement_id: int) -> Any:
-    return refinement_out(refinement_of(_job_or_404(request, refinement_id)))
+    return refinement_out(refinement_of(job_or_404(request, STAGE, refinement_id)))
 
 
 @router.post("/refinements/{refinement_id}/{move}", response=RefinementOut)
-def post_move(request: HttpRequest, refinement_id: int, move: Literal["cancel", "resume"]) -> Any:
+def post_move(request: HttpRequest, refinement_id: int, move: Move) -> Any:
     """Cancel a refinement, or resume a failed or cancelled one at the stage that it had reached."""
-    job = _job_or_404(request, refinement_id)
-    owned_project_or_404(request, job.project.slug)
-    if move == "resume":
-        try:
-            return refinement_out(refinement_of(resume_refinement(job, by=request.user)))
-        except RefinementRefused as error:
-            raise HttpError(409, str(error)) from error
-    if not cancel_refinement(job, by=request.user):
-        raise HttpError(409, f"refinement {job.pk} is {job.get_state_display()} already")
-    return refinement_out(refinement_of(job))
+    job = job_or_404(request, STAGE, refinement_id)
+    found = moved(
+        request,
+        job,
+        move,
+        name="refinement",
+        job=job,
+        cancel=cancel_refinement,
+        resume=resume_refinement,
+        refused=RefinementRefused,
+    )
+    return refinement_out(refinement_of(found))

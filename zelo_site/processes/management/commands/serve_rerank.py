@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -17,6 +17,12 @@ from django.core.management.base import BaseCommand, CommandError
 from trainer.publishing.manifests import ManifestBroken
 from zelo_site.processes.listening import Exposed, add_listening_arguments, check_listening
 from zelo_site.reranking import reranking_socket, service_keys
+
+if TYPE_CHECKING:
+    from trainer.serving.batcher import RequestBatcher
+    from trainer.serving.model_cache import WarmModels
+    from trainer.serving.operations.metrics import ServingMetrics
+    from trainer.serving.published import LoadedModel
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
@@ -78,24 +84,48 @@ def _application(options: dict[str, Any]) -> Any:
 
     from trainer.serving.access.door import ProcessDoor
     from trainer.serving.access.limits import KeyLimits
-    from trainer.serving.batcher import RequestBatcher
-    from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+    from trainer.serving.model_cache import Artefact, NoMemory
     from trainer.serving.operations.metrics import ServingMetrics
-    from trainer.serving.operations.warming import WarmUp, compute_once
+    from trainer.serving.operations.warming import WarmUp
     from trainer.serving.protocols import model_id
-    from trainer.serving.published import LoadedModel, load_published
-    from trainer.serving.registry import artefact_folder
     from trainer.serving.server import RerankApp
 
     device = options["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
-    on_cpu = device.startswith("cpu")
     # One thread per forward pass, so that passes run in parallel instead of waiting for each other's threads.
     torch.set_num_threads(1)
     folder = Path(options["folder"]).absolute() if options["folder"] else None
     if folder is not None and not folder.is_dir():
         raise CommandError(f"{folder} is not a folder; pass the folder of a published reranker, with its manifest.json")
-    default = Artefact(name=model_id(folder.name), location=str(folder)) if folder else None
     metrics = ServingMetrics()
+    models = _models(options, device, folder, metrics)
+    default = None
+    if folder is not None:
+        try:
+            with models.using(Artefact(name=model_id(folder.name), location=str(folder))) as model:
+                default = Artefact(name=model_id(model.name), location=str(folder))
+        except (ManifestBroken, NoMemory) as error:
+            raise CommandError(str(error)) from error
+    open_to_all = folder is not None and options["host"] in LOOPBACK
+    remembered = folder is None and not options["no_warm_up"]
+    return RerankApp(
+        models=models,
+        batcher=_batcher(options, device, metrics),
+        service_keys=None if open_to_all else service_keys,
+        default=default,
+        metrics=metrics,
+        metrics_keys=settings.ZELO_METRICS_KEYS,
+        warm_up=WarmUp(Path(settings.ZELO_HOME) / "loaded_rerankers.json") if remembered else None,
+        gate=ProcessDoor() if options["keys"] else None,
+        limits=KeyLimits(concurrency=settings.ZELO_RERANK_REQUESTS, tokens_per_minute=settings.ZELO_RERANK_TOKENS),
+    )
+
+
+def _models(options: dict[str, Any], device: str, folder: Path | None, metrics: ServingMetrics) -> WarmModels:
+    """The cache of loaded models; the model in `folder` is loaded from there, all others from the storage."""
+    from trainer.serving.model_cache import WarmModels
+    from trainer.serving.operations.warming import compute_once
+    from trainer.serving.published import load_published
+    from trainer.serving.registry import artefact_folder
 
     def load(path: Path) -> LoadedModel:
         model = load_published(
@@ -104,36 +134,26 @@ def _application(options: dict[str, Any]) -> Any:
         compute_once(model)
         return model
 
-    models = WarmModels(
+    return WarmModels(
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
-        fetch=lambda artefact: Path(artefact.location) if artefact == default else artefact_folder(artefact),
+        fetch=lambda artefact: folder if folder and artefact.location == str(folder) else artefact_folder(artefact),
         load=load,
         watch=lambda artefact: metrics.loading(artefact.name),
     )
-    batcher = RequestBatcher(
-        threads=options["threads"] or ((os.cpu_count() or 1) if on_cpu else 1),
+
+
+def _batcher(options: dict[str, Any], device: str, metrics: ServingMetrics) -> RequestBatcher:
+    """The batcher, with one thread a core on a CPU."""
+    import torch
+
+    from trainer.serving.batcher import RequestBatcher
+
+    cores = (os.cpu_count() or 1) if device.startswith("cpu") else 1
+    return RequestBatcher(
+        threads=options["threads"] or cores,
         most_wait_s=float(settings.ZELO_RERANK_WAIT_S),
         prepare_thread=lambda: torch.set_num_threads(1),
         observe=lambda model, pairs, seconds: metrics.computed(model.name, pairs, seconds, pads=model.pads),
-    )
-    if default is not None:
-        try:
-            with models.using(default) as model:
-                default = Artefact(name=model_id(model.name), location=default.location)
-        except (ManifestBroken, NoMemory) as error:
-            raise CommandError(str(error)) from error
-    open_to_all = folder is not None and options["host"] in LOOPBACK
-    remembered = default is None and not options["no_warm_up"]
-    return RerankApp(
-        models=models,
-        batcher=batcher,
-        service_keys=None if open_to_all else service_keys,
-        default=default,
-        metrics=metrics,
-        metrics_keys=settings.ZELO_METRICS_KEYS,
-        warm_up=WarmUp(Path(settings.ZELO_HOME) / "loaded_rerankers.json") if remembered else None,
-        gate=ProcessDoor() if options["keys"] else None,
-        limits=KeyLimits(concurrency=settings.ZELO_RERANK_REQUESTS, tokens_per_minute=settings.ZELO_RERANK_TOKENS),
     )
 
 
