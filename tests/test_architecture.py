@@ -145,3 +145,13 @@ def test_every_benchmark_starts_as_a_file() -> None:
     }
     assert len(commands) > 10
     assert [name for name, text in commands.items() if "sys.path[0] = " not in text] == []
+
+
+def test_the_picture_names_every_feature_folder() -> None:
+    picture = (ROOT / "docs/pictures.md").read_text(encoding="utf-8").partition("```")[2].partition("```")[0]
+    named = re.findall(r"^(?:┌─ |│  )(\w+) ", picture, re.MULTILINE)
+    floors = ("zelo_site", "workers", "trainer", "scoring", "labeling")
+    ours = [folder.name for floor in floors for folder in (ROOT / floor).iterdir() if (folder / "__init__.py").exists()]
+    assert sorted(set(ours) - {"migrations", "management"} | set(floors)) == sorted(set(named))
+    pages = {folder.name for folder in (ROOT / "zelo_site/pages").iterdir() if (folder / "__init__.py").exists()}
+    assert pages == set(re.findall(r"\w+", picture.partition("pages ")[2].partition("templatetags")[0]))
