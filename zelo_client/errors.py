@@ -26,7 +26,7 @@ class Failed(RuntimeError):
 
 
 class WaitedTooLong(TimeoutError):
-    """`wait` reached its timeout; the work goes on at the server."""
+    """`wait` reached its timeout; the work continues at the server."""
 
 
 def checked(response: httpx.Response) -> httpx.Response:

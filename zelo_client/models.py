@@ -32,7 +32,7 @@ class Imported(Answer):
 
 
 class Work(Answer):
-    """Something that goes on at the server; `state` is open, running, finished, failed or another one."""
+    """Work that the server does in the background; `state` is open, running, finished, failed or another one."""
 
     state: str
 

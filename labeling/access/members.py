@@ -179,7 +179,7 @@ def set_quota(project: Project, user: Any, quota: int | None, *, by: Any = None)
 
 
 def resume_person(project: Project, user: Any, *, by: Any = None) -> bool:
-    """Let a person who was paused go on; answers from before no longer count against them. Whether they were paused."""
+    """Resume a paused person; earlier answers no longer count against them. Return whether they were paused."""
     paused = Annotator.objects.people().filter(project=project, user=user, paused_at__isnull=False)
     with transaction.atomic():
         resumed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1

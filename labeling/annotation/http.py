@@ -146,7 +146,7 @@ def undo_view(context: ScreenContext, message: Message) -> str:
 
 @message_view
 def skip_view(context: ScreenContext, message: Message) -> str:
-    """Skip a pair for good."""
+    """Skip a pair permanently."""
     return skip_pair(context, named_assignment(message.get("slot")), key=_key(message))
 
 

@@ -33,7 +33,7 @@ class ScreenState(models.Model):
     """State of the comparison screen of one person in one project; its row lock serialises their messages.
 
     `side_balance` = pairs shown swapped minus pairs shown in order; `gold_in`: ordinary pairs before the next gold
-    pair. `answers` counts the person's live answers, None where they must be counted anew; `passed` is the last
+    pair. `answers` counts the person's live answers, None where they must be counted again; `passed` is the last
     assignment that a claim has looked at. Both keep the cost of an answer constant, and each look at the next pair
     refreshes them.
     """

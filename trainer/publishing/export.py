@@ -177,7 +177,7 @@ def _check_adapter(folder: Path, base: Base) -> None:
 
 
 def check_disk(base: Base, where: Path) -> None:
-    """Bytes needed on disk: two full models in fp32, whatever the precision of the base, and a margin."""
+    """Bytes needed on disk: two full models in fp32, regardless of the precision of the base, and a margin."""
     from safetensors import safe_open
 
     weights = 0

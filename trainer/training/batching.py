@@ -101,7 +101,7 @@ class LengthBuckets:
 
 
 class QueryLists:
-    """As `LengthBuckets`, but each part is a list of candidates of one query, drawn anew in every epoch.
+    """As `LengthBuckets`, but each part is a list of candidates of one query, drawn again in every epoch.
 
     A query with more candidates than a list holds gives several lists of nearly equal size. Rows outside `queries` are left
     out.

@@ -35,7 +35,7 @@ class Needed:
 class LimitAhead:
     """A limit that leaves less than the run may need. `unit` is calls, tokens or cost_micros (millionths of a dollar).
 
-    `reason` is the sentence with which the run would stop; `waits`: it would go on the next day (UTC) by itself. An endpoint
+    `reason` is the sentence with which the run would stop; `waits`: it would continue automatically the next day (UTC). An endpoint
     that the project may not use has the limit 0.
     """
 

@@ -122,7 +122,7 @@ def _progress(claim: JobClaim) -> Callable[[int], None]:
             return
         latest[0] = time.monotonic()
         report_progress(claim, before + done, max(total, before + done))
-        Job.objects.filter(claim.held).update(attempts=1)  # whoever takes over has come further than before
+        Job.objects.filter(claim.held).update(attempts=1)  # the next worker has come further than before
         if is_stopping():
             _release(claim)
             raise LeaseLost(f"job {claim.job_id} was released: this worker is stopping")
@@ -138,7 +138,7 @@ def _release(claim: JobClaim, **changes: Any) -> None:
 
 
 def _hooks(target: Target) -> Mapping[type[Any], Hook]:
-    """Raise the versions of what is to be fitted anew, in the transaction that deletes its evidence."""
+    """Raise the versions of what is to be fitted again, in the transaction that deletes its evidence."""
     if target.kind == "run":
         return {Attempt: lambda ids: _keep_spend(target.project, ids)}
     if target.kind == "answers":
@@ -154,7 +154,7 @@ def _touch_judged(judgment_ids: Sequence[int]) -> None:
 
 
 def _touch_candidates(project: Project, candidate_ids: Sequence[int]) -> None:
-    """Other candidates of the query are fitted anew; questions about a set with a deleted candidate are dropped."""
+    """Other candidates of the query are fitted again; questions about a set with a deleted candidate are dropped."""
     queries = Candidate.objects.filter(pk__in=candidate_ids).values("query_id")
     for query in Query.objects.filter(pk__in=queries).order_by("pk").select_for_update(no_key=True):
         Query.objects.filter(pk=query.pk).update(judged_version=F("judged_version") + 1)

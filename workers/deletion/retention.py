@@ -40,12 +40,12 @@ from workers.models import (
 # The hour of the night, in the server's time zone, at which the reconciler prunes; a new reconciler does so an hour after its start.
 NIGHT_HOUR = 3
 FIRST_AFTER = timedelta(hours=1)
-# The reconciler has other work: it goes on in its next round.
+# The reconciler has other work: it continues in its next round.
 SLICE_S = 2.0
 
 ENDED_RUNS = (Run.State.FINISHED, Run.State.CANCELLED, Run.State.FAILED)
 ENDED_JOBS = (Job.State.FINISHED, Job.State.FAILED, Job.State.CANCELLED)
-# The day goes on in UTC while it has ended here, and calls of yesterday end today.
+# The day continues in UTC while it has ended here, and calls of yesterday end today.
 FEWEST_DAYS_OF_SPEND = timedelta(days=2)
 # Jobs of other stages are orders, which pages and lineage show.
 PASSING_STAGES = ("pairs", "calibrate", "candidates", "evaluate", "archive")
@@ -153,7 +153,7 @@ def _all_but_the_latest(model: type[Any], before: datetime) -> QuerySet[Any]:
 
 
 def _old_jobs(before: datetime) -> QuerySet[Any]:
-    """Jobs that have ended, but for the latest of each stage of a project, and those of recipes and of runs that may go on."""
+    """Jobs that have ended, but for the latest of each stage of a project, and those of recipes and of runs that may continue."""
     ended = Job.objects.filter(state__in=ENDED_JOBS, stage__in=PASSING_STAGES)
     latest = ended.order_by().values("project", "stage").annotate(latest=Max("pk")).values("latest")
     closed = models.Q(run__isnull=True) | models.Q(

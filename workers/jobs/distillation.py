@@ -251,7 +251,7 @@ def waiting_distillation_ids() -> list[int]:
 
 
 def distill(job_id: int, *, worker: str = "") -> None:
-    """Do the next step of a distilled run, unless another worker does or its stage goes on; an error ends the job."""
+    """Do the next step of a distilled run, unless another worker does or its stage is unfinished; an error ends the job."""
     carry_step(
         job_id,
         STAGE,
@@ -326,7 +326,7 @@ def _frozen(claim: JobClaim, project: Project, payload: Mapping[str, Any]) -> Sn
 
 
 def _student(claim: JobClaim, project: Project, payload: dict[str, Any]) -> Annotator | None:
-    """The judge of the stage's training; None while it has not begun or goes on. Raises DistillationStopped."""
+    """The judge of the stage's training; None before it has ended. Raises DistillationStopped."""
     training = TrainingRun.objects.filter(pk=payload.get("training", 0)).first()
     if training is None:
         _order_training(claim, project, payload)

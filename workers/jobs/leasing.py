@@ -1,6 +1,6 @@
 """Carries out background jobs under a lease, one worker at a time.
 
-The `Job` row is the truth: a claim raises its fence, a thread extends the lease while the work goes on, and only the
+The `Job` row is the truth: a claim raises its fence, a thread extends the lease while the work continues, and only the
 holder of the fence may report progress or end the job. The other modules of this folder do the work itself.
 """
 
@@ -117,7 +117,7 @@ def carry_step(
 ) -> None:
     """Do the next step of a job that waits for other work, unless another worker does.
 
-    `step` returns the message of the whole once it has ended, and None while it goes on: the job is then released. An error of
+    `step` returns the message of the whole once it has ended, and None while it continues: the job is then released. An error of
     the class `stopped` becomes the job's error as it is; any other with its class. Raises OperationalError as `carry_out`.
     """
     claim = claim_job(job_id, stage, worker=worker)

@@ -414,7 +414,7 @@ def _pass_on(claim: JobClaim, run: TrainingRun, progress: Progress, events: list
     if events:
         TrainingRun.objects.filter(pk=run.pk, state=TrainingRun.State.RUNNING).update(progress=progress.shown())
     if any(event["kind"] == "checkpoint" for event in events):
-        Job.objects.filter(claim.held).update(attempts=1)  # whoever takes over has come further than before
+        Job.objects.filter(claim.held).update(attempts=1)  # the next worker has come further than before
 
 
 def _give_way(claim: JobClaim) -> None:

@@ -1,7 +1,7 @@
 """Pauses, resumes, retires and brings back judges. A paused judge gets no questions from `workers.judging.queue.claim`.
 
 A person pauses one, `workers.judging.drift` one that became worse, `workers.judging.trouble` one whose answers fail.
-A retired judge is paused for good: it is not offered for new runs, its unfinished questions are dropped, and its answers remain.
+A retired judge is paused permanently: it is not offered for new runs, its unfinished questions are dropped, and its answers remain.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
 def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
     """Resume a paused judge; what watches it starts again with its next answers. False where it was not paused, or is retired.
 
-    Runs that ended without the answers of a judge in trouble go on.
+    Runs that ended without the answers of a judge in trouble continue.
     """
     paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False, retired_at__isnull=True)
     with transaction.atomic():

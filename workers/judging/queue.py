@@ -105,7 +105,7 @@ def claim(
 def _claim_of_run(
     cursor: Cursor, run: int, annotator: int, worker: str, limit: int, lease_s: float
 ) -> list[ClaimedTask]:
-    """From where this process claimed last, and once more from the beginning where that leaves room."""
+    """From where this process claimed last, and again from the beginning where that leaves room."""
     rows: list[Any] = []
     for mark in dict.fromkeys([_marks.get((run, annotator)), _BEGINNING]):
         if mark is None or len(rows) >= limit:
@@ -469,7 +469,7 @@ def retry_dead(*, run_ids: Sequence[int], reason: str | None = None, annotator_i
     """Open dead tasks of these runs again, all or those of one reason or judge, with a fresh count of attempts;
     returns how many by run.
 
-    A run that had finished without them goes on. One whose budget was spent goes on only if it has budget now; otherwise
+    A run that had finished without them continues. One whose budget was spent continues only if it has budget now; otherwise
     it ends again, and its questions wait for a higher limit.
     """
     with transaction.atomic(), connection.cursor() as cursor:

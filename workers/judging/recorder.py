@@ -178,7 +178,7 @@ def database_mark() -> str:
 
 
 def _settle_or_reject(answered: Answered, leftover: Leftover) -> None:
-    """Store answers together; put aside those that the database rejects for good, for example of a deleted project."""
+    """Store answers together; put aside those that the database rejects permanently, for example of a deleted project."""
     try:
         _settle(answered)
     except (OperationalError, InterfaceError):

@@ -70,7 +70,7 @@ class Spool:
         self._unsynced = False
         self._kept: dict[Hashable, bytes] = {}
         self._lock = threading.Lock()
-        # Taken before the other one, by whoever waits for the disk: none returns before what it relies on is there.
+        # Taken before the other one, by the one who waits for the disk: none returns before what it relies on is there.
         self._syncing = threading.Lock()
         self._warned_at = -WARN_EVERY_S
         with self._lock:
@@ -107,7 +107,7 @@ class Spool:
                 os.close(file)
 
     def drop(self, keys: list[Hashable]) -> None:
-        """These are stored for good; once nothing is kept, the file is empty again."""
+        """These are stored permanently; once nothing is kept, the file is empty again."""
         with self._lock:
             for key in keys:
                 self._kept.pop(key, None)

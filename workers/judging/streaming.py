@@ -116,7 +116,7 @@ class Pump:
     judge: ConversingJudge
     worker: str
     channel: Channel = field(init=False)
-    # By a number of the claim: after its lease has run out, a task can be claimed again while its first call goes on.
+    # By a number of the claim: after its lease has run out, a task can be claimed again while its first call continues.
     leased: dict[int, ClaimedTask] = field(default_factory=dict)
     answered: int = 0
     _hinted_at: float = -math.inf

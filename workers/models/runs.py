@@ -16,8 +16,8 @@ class Run(models.Model):
     """One order to judge: its queries, design, judges and budgets; its state.
 
     `estimate`: what it was expected to spend when it was ordered (`RunEstimate.figures`); empty for a calibration.
-    `is_spent`: it ended because a budget or cap was used up, and goes on when that is raised. `is_unanswered`: it ended
-    without the answers of a judge, which `reason` names; it goes on when that judge is resumed or its questions retried.
+    `is_spent`: it ended because a budget or cap was used up, and continues when that is raised. `is_unanswered`: it ended
+    without the answers of a judge, which `reason` names; it continues when that judge is resumed or its questions retried.
     With the allocation `informative` each pair goes to the judge with the largest expected gain per dollar.
     In a cascade `cascade_first` judges every pair, and the others judge those on which its |preference - 0.5| is below
     `cascade_threshold`.

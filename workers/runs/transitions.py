@@ -37,7 +37,7 @@ def _hint_all(run: Run) -> None:
 
 
 def cancel_run(run: Run, *, by: Any = None) -> bool:
-    """End a run for good: open tasks are deleted, answers and costs stay. False where it had ended already."""
+    """Cancel a run: open tasks are deleted, answers and costs stay. False where it had ended already."""
     with transaction.atomic():
         moved = _move_noted(run, [*Run.ACTIVE, Run.State.PAUSED], Run.State.CANCELLED, by=by)
         if moved:

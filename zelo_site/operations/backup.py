@@ -4,7 +4,7 @@ The file is a tar archive: `database.dump` (pg_dump's custom format), `secret_ke
 a restore is compared row by row. The storage is copied after the dump: its files never change, and those that are newer than
 the dump belong to no row. What the dump names and the storage lacks is listed in the manifest.
 
-Work may go on meanwhile. `zelo_site.operations.restore` reads the file.
+Work may continue during it. `zelo_site.operations.restore` reads the file.
 Encryption: age (https://age-encryption.org/v1), for the holders of the given public keys.
 """
 

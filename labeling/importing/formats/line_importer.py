@@ -29,7 +29,7 @@ class LineOptions(Importer.Options):
 
 
 class RowImporter(Importer):
-    """An importer that goes on behind a bad row, so that all errors of a file can be shown, or the rest imported."""
+    """An importer that continues behind a bad row, so that all errors of a file can be shown, or the rest imported."""
 
     Options = LineOptions
     options: LineOptions

@@ -88,7 +88,7 @@ def draw_cross_pairs(theta: FloatArray, starts: IntArray, per_query: int, rng: n
     """Pairs of candidates of different queries, int64[Q per_query, 2], as indices into theta.
 
     A random regular graph over queries of degree 2 per_query (all pairs of queries where there are
-    too few); each end is drawn anew from the middle half of its query's strengths.
+    too few); each end is drawn again from the middle half of its query's strengths.
     """
     queries = np.flatnonzero(np.diff(starts) > 0)
     if len(queries) < 2:

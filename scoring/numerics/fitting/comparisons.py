@@ -134,7 +134,7 @@ def aggregate_pairs(columns: ComparisonColumns) -> PairMeans:
 def _arrays(columns: ComparisonColumns) -> tuple[Any, ...]:
     """The columns as compiled code expects them; copies only what differs.
 
-    Writable as well as contiguous: numba would compile everything anew, for seconds, for the
+    Writable as well as contiguous: numba would compile everything again, for seconds, for the
     read-only arrays that buffers and database drivers hand out.
     """
     layout: list[Literal["C", "A", "W"]] = ["C", "A", "W"]

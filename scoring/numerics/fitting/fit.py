@@ -86,7 +86,7 @@ def fit_queries(
     """
     code = model_code(model)
     _check_options(prior_precision, tolerance, threads)
-    prior_precision, tolerance = float(prior_precision), float(tolerance)  # an int would compile anew
+    prior_precision, tolerance = float(prior_precision), float(tolerance)  # an int would compile again
     pairs = columns if isinstance(columns, PairMeans) else aggregate_pairs(columns)
     starts = np.concatenate([[0], np.cumsum(pairs.sizes)]).astype(np.int64)
     standing = describe_graph(pairs, starts)

@@ -1,6 +1,6 @@
 """The compiled solver of one query: inexact Newton, each step by preconditioned conjugate gradients.
 
-Works on the edge list alone, so that a query costs O(pairs) memory whatever its size. `fit` calls
+Works on the edge list alone, so that a query costs O(pairs) memory regardless of its size. `fit` calls
 `solve_queries` from several threads; every query is solved by the same arithmetic in the same
 order, so that results do not depend on the number of threads.
 

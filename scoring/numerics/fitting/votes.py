@@ -50,7 +50,7 @@ def fit_votes(
 ) -> Fit:
     """Fit every query vote by vote; prior_precision > 0. Raises NotConverged, InvalidComparisons."""
     code = model_code(model)
-    prior_precision, tolerance = float(prior_precision), float(tolerance)  # an int would compile anew
+    prior_precision, tolerance = float(prior_precision), float(tolerance)  # an int would compile again
     pairs = aggregate_pairs(columns)
     starts = np.concatenate([[0], np.cumsum(columns.sizes)]).astype(np.int64)
     owner = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))

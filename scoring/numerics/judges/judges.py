@@ -5,7 +5,7 @@
 With anchors (people, gold answers), strengths are first fitted on the anchors' answers alone and each
 judge is measured against those: a judge that contradicts them gets a negative sharpness, so that
 its votes count turned round. Votes then weigh what predicts the anchors' answers best, which sees
-through judges that agree because they err alike. Without anchors, strengths and judges are fitted in turn, which judges
+through judges that agree because they make the same errors. Without anchors, strengths and judges are fitted in turn, which judges
 that share their errors can mislead; `JudgeEstimates.correlated` says when. `votes` does the fits.
 """
 
@@ -234,7 +234,7 @@ def _scaled_likelihood(answers: ComparisonColumns, theta: FloatArray, model: str
 def _alternate(
     columns: ComparisonColumns, panel: _Panel, model: str, prior_precision: float, passes: int
 ) -> tuple[_State, Fit]:
-    """Strengths given judges, judges given strengths, `passes` times; then the strengths once more."""
+    """Strengths given judges, judges given strengths, `passes` times; then the strengths again."""
     judges = len(panel.judge)
     ones, none = np.ones(judges), np.zeros(judges)
     state = _State(ones, none, ones, ones, np.zeros((judges, 2)), np.zeros(judges, dtype=np.int64), 1.0)

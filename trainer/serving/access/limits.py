@@ -31,7 +31,7 @@ class _Usage:
 class KeyLimits:
     """Counts requests in progress and tokens of each key; 0 means no limit. Thread-safe.
 
-    The tokens of a key fall evenly, `tokens_per_minute` in a minute, so a client that waits as long as it is told goes on.
+    The tokens of a key fall evenly, `tokens_per_minute` in a minute, so a client that waits as long as it is told continues.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 Linear layers see one matrix of all tokens; attention is computed text by text. Only the first token of a text is scored, so
 the last layer computes its other tokens no further than its keys and values. Sums, residuals and layer norms are float32
-whatever the arithmetic of the products. The matrix gets a few more rows, so that passes of many lengths have few shapes: oneDNN
+regardless of the arithmetic of the products. The matrix gets a few more rows, so that passes of many lengths have few shapes: oneDNN
 compiles a kernel for each shape that it has not met. Imports no Django, and torch only when it is called.
 """
 

@@ -225,7 +225,7 @@ def _current(order: Order) -> RecipeStage | None:
 
 
 def cook(job_id: int, *, worker: str = "") -> None:
-    """Do the next steps of a recipe, unless another worker does or its stage goes on; an error ends the job."""
+    """Do the next steps of a recipe, unless another worker does or its stage is unfinished; an error ends the job."""
     carry_step(job_id, STAGE, _step, worker=worker, given_up=GIVEN_UP, stopped=RecipeStopped)
 
 
@@ -245,7 +245,7 @@ def _step(claim: JobClaim) -> str | None:
 
 
 def _finish(claim: JobClaim, order: Order, stage: RecipeStage) -> bool:
-    """Finish a running stage; False while its work goes on."""
+    """Finish a running stage; False while its work is unfinished."""
     ended = work_of(order, stage).look(order, stage)
     if ended is None:
         return False

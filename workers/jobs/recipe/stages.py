@@ -112,7 +112,7 @@ class StageWork(Protocol):
         """The work that has ended, None while it runs. Raises RecipeStopped."""
 
     def cancel(self, stage: RecipeStage, *, by: Any) -> None:
-        """Cancel what goes on."""
+        """Cancel the unfinished work."""
 
     def again(self, order: Order, stage: RecipeStage, *, by: Any) -> Mapping[str, Any] | None:
         """Resume what failed and return the row's columns; None to start the stage again."""

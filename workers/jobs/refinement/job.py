@@ -275,7 +275,7 @@ def _has_been_asked(found: Refinement) -> bool:
 
 
 def refine(job_id: int, *, worker: str = "") -> None:
-    """Do the next steps of a refinement, unless another worker does or its stage goes on; an error ends the job."""
+    """Do the next steps of a refinement, unless another worker does or its stage is unfinished; an error ends the job."""
     carry_step(job_id, STAGE, _step, worker=worker, given_up=GIVEN_UP, stopped=RefinementStopped)
 
 

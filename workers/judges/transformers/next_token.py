@@ -1,7 +1,7 @@
 """Log-probabilities of the next token for many token sequences: sorted, batched, prefixes computed once.
 
 The engine of the judge `transformers-local`, without prompts and verdicts. Works with any causal language model of
-transformers; torch is imported by whoever hands one in.
+transformers; the caller imports torch.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Command(BaseCommand):
         ranked = rank_candidates(project, progress=bar.show)
         bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks from the import")
         judges = make_judges(project, options["judges"])
-        with uninterrupted():  # else the run might be stored and go on, unknown to `_stopped`
+        with uninterrupted():  # else the run might be stored and continue, unknown to `_stopped`
             self.run = run = start_run(
                 project,
                 judges=judges,
@@ -138,7 +138,7 @@ class Command(BaseCommand):
             raise CommandError(self._stopped(), returncode=INTERRUPTED) from None
 
     def _stopped(self) -> str:
-        """Pause the run, so that a server's workers do not go on spending; return what to tell."""
+        """Pause the run, so that a server's workers do not keep spending; return what to tell."""
         if self.run is None:
             return "stopped before the run started"
         try:

@@ -1,6 +1,6 @@
 """The slower figures of a project's page: the Elo distribution, NDCG with grades, and the judges.
 
-The page polls this fragment every five seconds while work goes on; figures that need a refit are cached, and each says its age.
+The page polls this fragment every five seconds while work continues; figures that need a refit are cached, and each says its age.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zelo_site.pages.project.certainty import refresh_certainty
 from zelo_site.pages.project.judge_summary import CurvePoint, JudgeFigures, judge_figures, ndcg_by_judgments
 from zelo_site.pages.scope import visible_project
 
-# While work goes on, nothing on the page is older than ten seconds: this, and the time between two polls.
+# While work continues, nothing on the page is older than ten seconds: this, and the time between two polls.
 KEPT_S, KEPT_LIVE_S = 30, 4
 COLUMNS = 32
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160

@@ -1,4 +1,4 @@
-"""Rows of Arrow batches, so few at a time that their texts fit into memory, whatever the file says of its size.
+"""Rows of Arrow batches, so few at a time that their texts fit into memory, even if the file misstates its size.
 
 A dictionary stores a text once for all rows that have it, so a file of some kilobytes may hold gigabytes. Imports no Django.
 """

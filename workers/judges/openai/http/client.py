@@ -206,7 +206,7 @@ class Connection:
     def _raise_status(
         self, status: int, headers: httpx.Headers, content: bytes, access: Access, request: Mapping[str, Any]
     ) -> NoReturn:
-        # Redact before truncating, and once more: in JSON a value may have been written with escapes.
+        # Redact before truncating, and again: in JSON a value may have been written with escapes.
         text = without_secrets(content.decode(errors="replace"), access)
         server = server_of(self.endpoint.base_url, headers, said=read_error(text).text)
         failure = failure_of_status(status, headers, text, server=server, model=str(request.get("model", "")))

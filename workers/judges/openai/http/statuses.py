@@ -83,7 +83,7 @@ _GRAMMAR = re.compile(
     r"response[-_ ]format|format\.schema|propert(?:y|ies) ['\"]?(?:maximum|minimum|description|additionalProperties)\b|constrained decoding|xgrammar|outlines|lm-format-enforcer|unrecognized schema",
     re.IGNORECASE,
 )
-# A key that the provider does not know, whatever the status (Gemini: 400 with API_KEY_INVALID).
+# A key that the provider does not know, regardless of the status (Gemini: 400 with API_KEY_INVALID).
 _BAD_KEY = re.compile(
     r"api[-_ ]?key[-_ ](?:not[-_ ]valid|invalid|expired|not[-_ ]found|missing|disabled|revoked)|(?:invalid|incorrect|wrong|missing|expired|"
     r"unknown|revoked|disabled)[-_ ](?:api[-_ ]?key|x-api-key|authentication|authorization|bearer|access token|token provided)|"
@@ -262,7 +262,7 @@ def failure_of_status(
 
 
 def _account_trouble(status: int, said: str, content: str) -> str:
-    """The remedy where the provider refuses the account rather than the request, whatever the status; "" otherwise."""
+    """The remedy where the provider refuses the account rather than the request, regardless of the status; "" otherwise."""
     if status >= 500 or status == 413:
         return ""
     if _DEACTIVATED.search(said):

@@ -1,4 +1,4 @@
-"""`manage.py backup FILE`: the whole installation in one file, while work goes on."""
+"""`manage.py backup FILE`: the whole installation in one file, while work continues."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def cause_of(kind: str, message: str) -> Cause:
 
 
 def words_of(cause: Cause) -> Words:
-    """Return the words of a cause, for an endpoint that workers go on testing."""
+    """Return the words of a cause, for an endpoint that workers keep testing."""
     waits = _("Its questions wait. Answers are kept, and a failure never counts as a vote.")
     tested = _("A worker tests the endpoint with one call after each pause; the pauses grow to a minute at most.")
     return {

@@ -1,4 +1,4 @@
-"""`manage.py restart`: the processes of a running server start anew, one after another."""
+"""`manage.py restart`: the processes of a running server start again, one after another."""
 
 from __future__ import annotations
 
