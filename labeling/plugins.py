@@ -105,7 +105,7 @@ class Importer(Plugin):
 
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
-        """How sure the importer is that a file with these first bytes is of its format, from 0 (not at all) to 1.
+        """The importer's confidence that a file with these first bytes is of its format, from 0 (none) to 1.
 
         `head` is unpacked and at most 64 KiB long; `filename` may be empty.
         """

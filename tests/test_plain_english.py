@@ -26,11 +26,27 @@ PRIVATE = (
     "was stored before", "not by itself", "by themselves", "stays so", "batch is out", "batches are out", "at work", "tells most",
 )  # fmt: skip
 PATTERN = re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, PRIVATE)) + r")(?![\w-])(?! apart)", re.IGNORECASE)
+# "is no list" for "is not a list"; "there is no list" is English.
+NEGATED = re.compile(
+    r"(?<!there )\b(is|are|was) no (?!longer|more|less|better|worse|lower|higher)[a-z]+", re.IGNORECASE
+)
+QUESTION = re.compile(r"(What|Where|Who|Whom|Whoever|Whatever|Which|How|That)\b(?![^.]*\?)")
 COUNTED = re.compile(r"\b1 (judges|queries|pairs|answers|documents|calls)\b")
 
 
 def found_in(texts: Iterator[tuple[str, str]]) -> list[str]:
     return [f"{where}: {text[:120]!r}" for where, text in texts if PATTERN.search(text) or COUNTED.search(text)]
+
+
+def negated_in(texts: Iterator[tuple[str, str]]) -> list[str]:
+    return [f"{where}: {text[:120]!r}" for where, text in texts if NEGATED.search(text)]
+
+
+def docstrings() -> Iterator[tuple[str, str]]:
+    for path in sources(*PACKAGES):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield f"{path.relative_to(ROOT)}: {getattr(node, 'name', '')}", ast.get_docstring(node) or ""
 
 
 def catalogue() -> Iterator[tuple[str, str]]:
@@ -80,15 +96,29 @@ def documents() -> Iterator[tuple[str, str]]:
 def test_marked_texts_have_no_private_words() -> None:
     assert len(list(catalogue())) > 1000, "the scan itself must find something"
     assert found_in(catalogue()) == []
+    assert negated_in(catalogue()) == []
 
 
 def test_messages_have_no_private_words() -> None:
     assert len(list(messages())) > 500, "the scan itself must find something"
     assert found_in(messages()) == []
+    assert negated_in(messages()) == []
 
 
 def test_documents_have_no_private_words() -> None:
     assert found_in(documents()) == []
+
+
+def test_docstrings_begin_with_what_they_describe_not_with_a_question_word() -> None:
+    assert sum(bool(text) for _, text in docstrings()) > 3000, "the scan itself must find something"
+    assert [where for where, text in docstrings() if QUESTION.match(text)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_found"), [("'x' is no list", True), ("there is no list", False), ("it is no longer", False)]
+)
+def test_negations_are_found(text: str, is_found: bool) -> None:
+    assert bool(negated_in(iter([("here", text)]))) is is_found
 
 
 @pytest.mark.parametrize("text", ["People are told so", "mend the lines", "1 judges", "It is gone."])

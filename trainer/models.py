@@ -177,7 +177,7 @@ class LoggedRequest(models.Model):
 
 
 class ShadowResult(models.Model):
-    """How the shadow's order of one request differs from the answer's; without texts.
+    """The difference between the shadow's order of one request and the answer's; without texts.
 
     `tau` is Kendall's tau over the documents that were returned, `same_top` the part of the ten best that both have.
     """

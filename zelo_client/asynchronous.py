@@ -118,7 +118,7 @@ class AsyncZelo:
         return [each async for each in self.pages(requests.comparisons(candidate))]
 
     async def instruction(self, slug: str) -> Instruction:
-        """How people compare, and the answers that they may give."""
+        """The instruction for people, and the answers that they may give."""
         return await self.send(requests.instruction(slug))
 
     async def confirm(self, slug: str, read: Instruction) -> Instruction:

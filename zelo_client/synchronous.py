@@ -116,7 +116,7 @@ class Zelo:
         return list(self.pages(requests.comparisons(candidate)))
 
     def instruction(self, slug: str) -> Instruction:
-        """How people compare, and the answers that they may give."""
+        """The instruction for people, and the answers that they may give."""
         return self.send(requests.instruction(slug))
 
     def confirm(self, slug: str, read: Instruction) -> Instruction:

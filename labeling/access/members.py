@@ -169,7 +169,7 @@ def remove_member(project: Project, user: Any, *, by: Any = None) -> None:
 
 @transaction.atomic
 def set_quota(project: Project, user: Any, quota: int | None, *, by: Any = None) -> None:
-    """How many answers a member is asked for at most; None: without a bound. Raises MembershipRefused."""
+    """Set the largest number of answers that a member gives; None: no limit. Raises MembershipRefused."""
     if quota is not None and not 0 <= quota <= 1_000_000:
         raise MembershipRefused(f"the quota is {quota}; expected 0 to 1,000,000, or none")
     member = _locked_member(project, user)

@@ -77,7 +77,7 @@ def turn_off(user: Any, *, by: Any = None) -> bool:
 
 
 def codes_left(user: Any) -> int:
-    """How many backup codes are unused."""
+    """The number of unused backup codes."""
     return sum(device.token_set.count() for device in StaticDevice.objects.filter(user=user))
 
 

@@ -232,7 +232,7 @@ _KINDS: dict[str, tuple[Callable[[dict[str, Any], int], Row], frozenset[str]]] =
 
 
 def replaced_of(summary: ImportSummary, kind: str) -> int:
-    """How many rows of the project the request replaced."""
+    """The number of the project's rows that the request replaced."""
     changed = {"grades": summary.grades_changed, "judgments": summary.judgments_changed}
     return summary.replaced + changed.get(kind, 0)
 

@@ -1,4 +1,4 @@
-"""How the raters who graded documents agree: counts, exact agreement, leniency and weighted kappa for each of them."""
+"""The agreement of the raters who graded documents: counts, exact agreement, leniency and weighted kappa for each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a split an evaluation was measured on: queries and documents that matched. Imports no Django."""
+"""The part of a split that an evaluation was measured on: queries and documents that matched. Imports no Django."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trainer.evaluation.metrics import EvaluationQuery, RunRanks
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """How much of a split a row was measured on; None where an evaluation of an earlier version did not count it.
+    """The part of a split that a row was measured on; None where an evaluation of an earlier version did not count it.
 
     `queries` of the `of_queries` that the reference judges; of their `of_documents` candidates, `documents` have a score;
     `others` are documents that a run file names for these queries and that are no candidates, `others_graded` those of

@@ -147,7 +147,7 @@ class RunFile:
         return [self._ranks(query, query.document_ids) for query in queries]
 
     def beyond(self, queries: Sequence[EvaluationQuery]) -> RunRanks:
-        """How many documents the run names, and its ranks of the graded ones that are no candidates."""
+        """The number of documents that the run names, and its ranks of the graded ones that are not candidates."""
         return RunRanks(
             named={query.id: len(self._run.get(query.id, {})) for query in queries},
             others={query.id: self._ranks(query, query.other_documents) for query in queries if query.other_documents},

@@ -24,7 +24,7 @@ class NoSystemOrders(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class SystemOrders:
-    """How far Elo orders the `systems` as human grades do, by `measure` on the same `queries`.
+    """The agreement of Elo's order of the `systems` with that of human grades, by `measure` on the same `queries`.
 
     `left_out`: rankers that lack some of these queries.
     """

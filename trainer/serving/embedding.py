@@ -81,7 +81,7 @@ class LoadedEmbedder:
 
     @property
     def pooling(self) -> str:
-        """How token vectors become one, in TEI's words: `mean`, `cls`, `last_token`, ...; `unknown` without such a module."""
+        """The pooling of token vectors, in TEI's words: `mean`, `cls`, `last_token`, ...; `unknown` without such a module."""
         mode = next((each.pooling_mode for each in self._model if hasattr(each, "pooling_mode")), "unknown")
         return "last_token" if mode == "lasttoken" else str(mode)
 

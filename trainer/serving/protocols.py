@@ -302,7 +302,7 @@ def text_of(value: Any, field: str) -> str:
 
 
 def _top(body: Mapping[str, Any]) -> int | None:
-    """How many documents to return, from `top_n` or Voyage's `top_k`; 0 is all, as in vLLM."""
+    """The number of documents to return, from `top_n` or Voyage's `top_k`; 0 is all, as in vLLM."""
     asked = {count for name in ("top_n", "top_k") if (count := _count(body, name, least=0)) is not None}
     if len(asked) > 1:
         raise RerankRefused(422, f"top_n is {body['top_n']} and top_k is {body['top_k']}; expected one of them")

@@ -151,7 +151,7 @@ class Left:
     cost_micros: float | None = None
 
     def covers(self, bounds: Sequence[tuple[int, int]]) -> int:
-        """How many of these questions, from the first, it pays for at their bounds of (tokens, millionths of a dollar)."""
+        """The number of these questions, from the first, that it covers at their bounds of (tokens, millionths of a dollar)."""
         tokens = cost = 0
         for number, (more_tokens, more_cost) in enumerate(bounds):
             tokens, cost = tokens + more_tokens, cost + more_cost
@@ -187,7 +187,7 @@ class SpendLimit:
         return any(each.in_flight for each in self.spent.values())
 
     def room(self, annotator_id: int) -> tuple[int, str]:
-        """How many questions this judge has left, and the reason of the limit that leaves the fewest.
+        """The number of questions that this judge has left, and the reason of the limit that leaves the fewest.
 
         From the moment a question is handed out, all its calls count at their mean price; once they are answered, they
         count at their real price. Questions lost in a crash keep counting: they may have been paid. Calls that reached no
@@ -287,7 +287,7 @@ def is_limited(project_id: int, annotator_ids: Sequence[int]) -> bool:
 def questions_left(
     run_id: int, project_id: int, annotator_id: int, *, budgets: Budgets, caps: Budgets, by_operator: bool = True
 ) -> int:
-    """How many questions this judge may be asked now, at the expected price of its calls. Locks the operator's limits, the
+    """The number of questions that this judge may be asked now, at the expected price of its calls. Locks the operator's limits, the
     run and the project until the transaction ends, so that no two claims spend the same money. `by_operator`: whether
     there may be limits of the operator.
     """
@@ -307,7 +307,7 @@ def questions_left(
 def questions_covered(
     run_id: int, project_id: int, annotator_id: int, bounds: Sequence[tuple[int, int]], *, is_alone: bool
 ) -> int:
-    """How many of these questions, from the first, may go out in a batch that reserves their bounds: (tokens, millionths
+    """The number of these questions, from the first, that may be sent in a batch that reserves their bounds: (tokens, millionths
     of a dollar) each. Locks as `questions_left` does.
 
     Where they do not fit and the run has nothing out (`is_alone`), the mean price of the judge's calls counts instead:
@@ -394,7 +394,7 @@ class Standing:
 
 
 def standing(run: Run) -> Standing:
-    """How the run stands with its budget, its project's caps and the operator's limits."""
+    """The state of the run's budget, its project's caps and the operator's limits."""
     limits = _limits(run.pk, run.project_id, budgets=Budgets.of(run), caps=read_caps(run.project_id))
     by_operator = has_operator_limits()
     if not limits and not by_operator:

@@ -79,7 +79,7 @@ def waits_for_batches(job: Job) -> bool:
 
 
 def _batches(project_id: int, payload: Mapping[str, Any]) -> int:
-    """How many batches of what is deleted are at their providers: their answers are paid, and are stored first."""
+    """The number of the target's batches at providers: their answers are paid, and are stored first."""
     if payload["kind"] == PROJECT:
         return batches_out(Run.objects.filter(project=project_id)).count()
     return batches_out(Run.objects.filter(pk__in=payload["ids"])).count() if payload["kind"] == "run" else 0

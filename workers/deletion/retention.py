@@ -70,7 +70,7 @@ class Pruned:
 
 
 def kept_days(name: str) -> int | None:
-    """How many days rows of a kind stay; None for ever."""
+    """The number of days that rows of a kind are kept; None: for ever."""
     days: int | None = settings.ZELO_KEEP_DAYS[name]
     return days
 

@@ -125,7 +125,7 @@ def _claim_of_run(
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """How far down the queue of a run and judge this process has claimed, and until when (monotonic) it starts there.
+    """The position in the queue of a run and judge up to which this process has claimed, and its expiry (monotonic).
 
     Claimed tasks leave dead entries at the head of the index, and whoever begins there walks over all that no vacuum
     has met yet: 10 ms at 130,000 of them, more than the rest of the claim. A mark costs at most MARK_S of order.

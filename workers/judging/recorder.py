@@ -88,7 +88,7 @@ def _settle(answered: Answered) -> None:
 
 
 def _wait_s(unasked: Sequence[Failure]) -> float:
-    """How long tasks wait whose call was not made: as long as the judge says, within bounds."""
+    """The wait of tasks whose call was not made: as long as the judge says, within bounds."""
     asked = max((answer.retry_after_s or 0.0 for answer in unasked), default=0.0)
     return min(max(asked, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 

@@ -139,7 +139,7 @@ class Spool:
 
     @property
     def kept(self) -> int:
-        """How many values stand in the file that are not stored yet."""
+        """The number of values in the file that are not stored yet."""
         return len(self._kept)
 
     def _append(self, line: bytes) -> None:

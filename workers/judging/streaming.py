@@ -271,7 +271,7 @@ class Pump:
         return first[0] + second[0], first[1] + second[1]
 
     def _window(self) -> int:
-        """How many tasks to hold: one for each slot, and some more to ask while answers are stored."""
+        """The number of tasks to hold: one for each slot, and some more to ask while answers are stored."""
         grant, calls = self._presence.grant, self.judge.calls_per_comparison
         if grant.slots == 0 or grant.closed_s > 0.0:
             return 0
@@ -284,7 +284,7 @@ class Pump:
         return window
 
     def _wanted(self) -> int:
-        """How many slots this process can use."""
+        """The number of slots that this process can use."""
         if self._is_over or self._is_dry:
             return min(self.channel.limits.concurrency, self._conversation.unanswered * self.judge.calls_per_comparison)
         return self.channel.limits.concurrency

@@ -195,7 +195,7 @@ def is_proven(run_id: int, annotator_id: int, since: datetime) -> bool:
 
 
 def hold_back(cursor: Cursor, run_id: int, annotator_id: int, since: datetime) -> int | None:
-    """How many questions of the run this judge may be asked now; None where it has proven itself. Call it under
+    """The number of the run's questions that this judge may be asked now; None if it has proven itself. Call it under
     `lock_judges`, in the transaction that hands the questions out.
     """
     values: dict[str, Any] = {

@@ -68,7 +68,7 @@ class JudgingTask(models.Model):
 
 
 class TaskCount(models.Model):
-    """How many tasks a judge has in a run, in whatever state, spread over some rows (`shard`).
+    """The number of a judge's tasks in a run, in any state, spread over some rows (`shard`).
 
     Triggers on `JudgingTask` keep them, as those on `Attempt` keep `Spend`: counting the tasks of a large run takes seconds. Read the
     sums by `workers.runs.progress.count_tasks`.

@@ -42,7 +42,7 @@ class FrequentFailure:
 
 
 def closing_of(run: Run) -> Closing | None:
-    """How a run ends without the answers of some judges; None where every judge answered."""
+    """The end of a run without the answers of some judges; None if every judge answered."""
     spent = spend_of_run(run.pk)
     in_trouble = sorted({*troubled_judges(run), *retired_judges(run)})
     dead = JudgingTask.objects.filter(run=run, state=JudgingTask.State.DEAD).order_by()

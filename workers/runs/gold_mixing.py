@@ -74,7 +74,7 @@ SELECT task.pair_id FROM labeling_pair pair CROSS JOIN LATERAL (
 
 
 def _missing(run: Run, query_ids: Sequence[int]) -> int:
-    """How many questions about known pairs there have to be added."""
+    """The number of questions about known pairs to add."""
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, {"run": run.pk, "queries": list(query_ids)})
         asked = [row[0] for row in cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""How far a run is, how fast it goes and what it has cost.
+"""The progress, speed and cost of a run.
 
 `RunPace` is the one definition of a run's rate and of its remaining time; the jobs page reads it for many runs at once.
 `RunProgress` adds totals and cost, for the project's page, the REST API and the terminal.
@@ -39,7 +39,7 @@ class TaskCounts:
 
 @dataclass(frozen=True, slots=True)
 class RunPace:
-    """How fast the tasks of a run are answered.
+    """The speed at which the tasks of a run are answered.
 
     `rate`: answers a second over the last half minute, or over the time of two calls where that is longer. `is_silent`:
     nothing was answered for a while although tasks are left, so `rate` says nothing about the rest. `answers_a_minute`:
@@ -59,7 +59,7 @@ class RunPace:
 
 @dataclass(frozen=True, slots=True)
 class RunProgress:
-    """How far a run is; `answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own.
+    """The progress of a run; `answered` + `unfinished` + `dead` = `planned` while a run's tasks are its own.
 
     `rate`: answers a second over the last half minute, or over the time of two calls where that is longer. `eta_s`:
     seconds until the planned tasks are done, None while unknown. `waits_for`: the judges with tasks left, where none of

@@ -1,4 +1,4 @@
-"""How many tokens the questions of a run take: an expected number, and one that tokenizers do not exceed.
+"""The tokens of a run's questions: an expected number, and one that tokenizers do not exceed.
 
 The texts of a project are measured in bytes by the database; a sample of them gives the tokens a byte. A judge that
 names a tokenizer is counted with it. Otherwise four bytes are expected to make a token, and `most_tokens` is the bound.

@@ -131,7 +131,7 @@ def _counted(projects: QuerySet[Project]) -> QuerySet[Project]:
 
 
 def _rows(model: type[Query | Document | Candidate], path: str) -> Coalesce:
-    """How many rows of `model` lead to the project by the lookup `path`."""
+    """The number of rows of `model` that lead to the project by the lookup `path`."""
     rows = model.objects.filter(**{path: OuterRef("pk")}).order_by().values(path).annotate(count=Count("pk"))
     return Coalesce(Subquery(rows.values("count")), 0)
 

@@ -1,4 +1,4 @@
-"""How large a request may be, and for whom: decided from its headers, before anything reads or parses its body.
+"""Limits on the size of a request, by its sender: decided from its headers, before anything reads or parses its body.
 
 Django parses a form, and writes its files to disk, when the CSRF check looks for the token: before any view has asked who
 sends it. This middleware stands before that check. `zelo_site.processes.patient_worker` limits the time.

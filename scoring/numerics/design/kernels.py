@@ -154,7 +154,7 @@ def expected_curvature(theta: FloatArray, covariance: FloatArray, phi: float, sl
 
 @numba.njit(cache=True)
 def confusion(theta: FloatArray, covariance: FloatArray, phi: float, discount: FloatArray) -> FloatArray:
-    """How much a falling variance of each difference is worth, float64[n, n], up to a factor.
+    """The value of a falling variance of each difference, float64[n, n], up to a factor.
 
     The expected loss of putting i and j in the wrong order by a posterior N(m, v) of their difference grows
     with v at the rate N(0; m, v) / 2; it costs the mean difference of their discounts.

@@ -119,7 +119,7 @@ def choose_sets(
 
 @numba.njit(cache=True)
 def _gain(covariance: FloatArray, spread: FloatArray, h: float, i: int, j: int) -> float:
-    """How much an answer of curvature h on (i, j) lowers trace(W C); `spread` is C W C."""
+    """The amount by which an answer of curvature h on (i, j) lowers trace(W C); `spread` is C W C."""
     v = covariance[i, i] + covariance[j, j] - 2.0 * covariance[i, j]
     return h * (spread[i, i] + spread[j, j] - 2.0 * spread[i, j]) / (1.0 + h * v)
 

@@ -82,7 +82,7 @@ def without(size: int, pairs: IntArray, exclude: IntArray) -> IntArray:
 
 
 def degrees(size: int, pairs: IntArray) -> IntArray:
-    """How many pairs each candidate is in, int64[size]."""
+    """The number of pairs of each candidate, int64[size]."""
     return np.bincount(pairs.ravel(), minlength=size).astype(np.int64)
 
 

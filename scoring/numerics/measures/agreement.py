@@ -66,7 +66,7 @@ def alpha_interval(
 
 
 def _draws(items: int, rng: np.random.Generator, resamples: int) -> list[FloatArray]:
-    """How often each item is in each resample, in batches that bound memory."""
+    """The count of each item in each resample, in batches that bound memory."""
     step = max(1, _CHUNK_VALUES // items)
     sizes = [min(step, resamples - done) for done in range(0, resamples, step)]
     return [rng.multinomial(items, np.full(items, 1.0 / items), size=size).astype(np.float64) for size in sizes]

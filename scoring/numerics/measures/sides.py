@@ -40,7 +40,7 @@ def side(preference: FloatArray) -> FloatArray:
 
 
 def agreement(first: FloatArray, second: FloatArray) -> Share:
-    """How often two rows of preferences, float64[n], take the same side, where both are there.
+    """The share of preferences in two rows, float64[n], that take the same side, where both are there.
 
     Two ties are the same side; a tie against a side is half a hit.
     """
@@ -50,7 +50,7 @@ def agreement(first: FloatArray, second: FloatArray) -> Share:
 
 
 def flips(in_order: FloatArray, turned: FloatArray) -> Share:
-    """How often the side changes with the order of presentation: the reverse of `agreement`, over pairs asked in both.
+    """The share of sides that change with the order of presentation: the reverse of `agreement`, over pairs asked in both.
 
     Both float64[n] hold P(a is the more relevant), NaN where the pair was not asked in that order.
     """

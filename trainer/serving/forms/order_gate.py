@@ -21,7 +21,7 @@ MOST_DIFFERENCE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How a form agrees with float32 on `lists` lists.
+    """The agreement of a form with float32 on `lists` lists.
 
     `kendall_tau`: mean over lists; `same_top_ten`: share of lists whose first ten are the same documents;
     `largest_difference`: in logits, over all documents.

@@ -74,7 +74,7 @@ def steps_of(options: EmbeddingOptions, lessons: int) -> int:
 
 
 def looks_of(options: EmbeddingOptions, lessons: int, *, shortest: int) -> int:
-    """How often every course is compared, at equal shares of its steps; `shortest` is the steps of the shortest course."""
+    """The number of comparisons of every course, at equal shares of its steps; `shortest` is the steps of the shortest course."""
     wanted = round(steps_of(options, lessons) / options.eval_steps) if options.eval_steps else LOOKS
     return max(1, min(wanted, shortest))
 

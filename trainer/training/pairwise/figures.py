@@ -1,4 +1,4 @@
-"""How well a pairwise student answers pairs: log-loss, accuracy, calibration, position bias, cycles.
+"""The quality of a pairwise student's answers: log-loss, accuracy, calibration, position bias, cycles.
 
 Pure; `trainer.training.pairwise.held_out` asks the student. Imports no Django.
 """

@@ -32,7 +32,7 @@ class TeachingRefused(ValueError):
 
 
 class TeachingOptions(pydantic.BaseModel):
-    """How many examples the prompt shows, and on how many held-out pairs both judges are measured."""
+    """The numbers of examples in the prompt and of held-out pairs on which both judges are measured."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 

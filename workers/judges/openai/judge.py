@@ -129,7 +129,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
 
     @property
     def calls_per_comparison(self) -> int:
-        """How many paid calls one comparison takes, as far as the endpoint is known to accept `n`."""
+        """The number of paid calls of one comparison, as far as the endpoint is known to accept `n`."""
         return self.options.votes if self._votes_one_by_one(unless_known=False) else 1
 
     @property
@@ -371,7 +371,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         return read_logprobs(bodies[0], least_mass=options.min_label_mass, missing=options.missing_label, asked=asked)
 
     def asked(self, access: Access, server: Server = UNKNOWN) -> Asked:
-        """How this judge puts its questions. At temperature 0, or with a seed, a retry returns the same answer. Texts that
+        """The settings with which this judge asks its questions. At temperature 0, or with a seed, a retry returns the same answer. Texts that
         are kept lose all secrets, before they are shortened.
         """
         options = self.options

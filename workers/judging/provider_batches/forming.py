@@ -69,7 +69,7 @@ def _runs(annotator: Annotator) -> list[Run]:
 
 
 def _trial_room(run: Run, annotator: Annotator) -> int:
-    """How many questions may go out before the judge has answered in this run: its first batch is a trial."""
+    """The number of questions to send before the judge has answered in this run: its first batch is a trial."""
     since = annotator.watched_from or annotator.created_at
     with transaction.atomic(), prepared_cursor() as cursor:
         trouble.lock_judges(cursor, [annotator.pk])

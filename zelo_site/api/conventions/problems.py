@@ -52,7 +52,7 @@ def problem(request: HttpRequest, status: int, detail: str, errors: Sequence[Map
 @csrf_exempt
 @login_not_required
 def unknown_address(request: HttpRequest) -> HttpResponse:
-    """404 for an address under /api that is no operation."""
+    """404 for an address under /api that is not an operation."""
     return problem(request, 404, f"no operation has the address {request.path}; /api/v1/docs lists all")
 
 

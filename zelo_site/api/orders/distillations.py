@@ -39,7 +39,7 @@ class DistillationOut(Schema):
     """A distilled run. `stage`: panel, train, judge or review, the one that is reached. `runs`: its runs by stage.
 
     `panel_calls` are the panel's calls so far, `paper_calls` those of three judges on four pairs per candidate; the student's
-    `student_answers` are no calls of the panel.
+    `student_answers` are not calls of the panel.
     """
 
     distillation_id: int

@@ -93,7 +93,7 @@ def _screen(request: HttpRequest, project: Project) -> dict[str, Any]:
 @require_http_methods(["GET", "HEAD", "POST"])
 @never_cache
 def instruction(request: HttpRequest, slug: str) -> HttpResponse:
-    """How to compare, with worked examples; a POST confirms that this very text has been read."""
+    """Show the instruction with worked examples; a POST confirms that this very text has been read."""
     project = _project(request, slug)
     if not _may_compare(request, project):
         return _only_looks(request, project)

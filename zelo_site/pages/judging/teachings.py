@@ -27,7 +27,7 @@ DEFAULTS = TeachingOptions()
 
 
 class TeachingForm(PageForm):
-    """How many examples the prompt shows, and how many held-out pairs both judges are asked."""
+    """The number of examples in the prompt, and of held-out pairs that both judges are asked."""
 
     examples = forms.IntegerField(
         label=gettext_lazy("Examples"), min_value=1, max_value=MOST_EXAMPLES, initial=DEFAULTS.examples

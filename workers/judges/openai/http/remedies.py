@@ -162,7 +162,7 @@ def _by_text(said: str) -> str:
 
 
 def thinking_off(server: Server, mode: str) -> str:
-    """How to have no thinking before the answer."""
+    """The remedy that turns off thinking before the answer."""
     others = "" if mode == "reasoned" else ", or use the mode 'reasoned', which leaves room for it"
     return f"turn its thinking off: {server.thinking_off}{others}"
 
@@ -173,7 +173,7 @@ def no_logprobs(server: Server | None = None) -> str:
 
 
 def raise_the_limit(mode: str, token_limit: int | None, max_output_tokens: int | None, server: Server) -> str:
-    """How to have an answer that is not cut off. `max_output_tokens` helps a vote only while it is below the mode's limit."""
+    """The remedy for an answer that was cut off. `max_output_tokens` helps a vote only while it is below the mode's limit."""
     if mode == "reasoned":
         now = f" (now {max_output_tokens})" if max_output_tokens else ""
         return f"raise max_output_tokens{now}, or {thinking_off(server, mode)}"
@@ -192,7 +192,7 @@ def missing_label(listed: int, asked: int | None) -> str:
 
 
 def enforce_json(response_format: str | None) -> str:
-    """How to have one JSON object, by the `response_format` that was asked for."""
+    """The remedy that enforces one JSON object, by the requested `response_format`."""
     if response_format == "none":
         return "set response_format to 'json_schema' or 'json_object' if the server enforces one, or use another model"
     if response_format == "json_object":

@@ -60,7 +60,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a question was put, as far as failures depend on it.
+    """The settings of a question, as far as failures depend on them.
 
     `varies`: whether the same question can get another answer (a temperature above 0 and no seed). `token_limit`: the
     output tokens that the request allowed. `conceal` removes the endpoint's key from kept text, before it is shortened.

@@ -18,7 +18,7 @@ DEFAULT_PAIRS = 50
 
 
 class PeopleForm(PageForm):
-    """How many pairs people compare, and how many people compare each."""
+    """The number of pairs that people compare, and of people who compare each."""
 
     pairs = forms.IntegerField(label=gettext_lazy("Pairs"), min_value=1, max_value=MOST_PAIRS, initial=DEFAULT_PAIRS)
     overlap = forms.IntegerField(label=gettext_lazy("People per pair"), min_value=1, max_value=MOST_OVERLAP, initial=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class Level(enum.IntEnum):
-    """How urgent a problem is: work has stopped, work waits or is lost, or the result could be better."""
+    """The urgency of a problem: work has stopped, work waits or is lost, or the result could be better."""
 
     NOTE = 0
     WARNING = 1
