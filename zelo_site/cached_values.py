@@ -26,7 +26,7 @@ from labeling.stored_texts import StoredText
 
 PACKAGES = frozenset({"labeling", "scoring", "trainer", "workers", "zelo_site"})
 _TYPE, _VALUE = "$", "v"
-# What the readers raise on damaged entries.
+# The errors of the readers on damaged entries.
 DAMAGED = (
     ValueError, TypeError, LookupError, ArithmeticError, AttributeError, ImportError, EOFError, RecursionError, BadZipFile,
 )  # fmt: skip

@@ -42,7 +42,7 @@ def refused(problem: str, *, expectation: str, remedy: str, file: str = "") -> R
     return RowError(problem, line=0, field=file, expectation=expectation, remedy=remedy, ends_file=True)
 
 
-# What the standard library raises on damaged archives. Opening one raises OSError as well; while reading, that is the disk's.
+# The errors of the standard library on damaged archives. Opening one raises OSError as well; while reading, that is the disk's.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 

@@ -19,7 +19,7 @@ _BOM = b"\xef\xbb\xbf"
 _CTRL_Z = b"\x1a"
 _CHUNK = 1024 * 1024
 
-# What other content begins with: how it is named, and what to do.
+# The first bytes of other content: its name, and the remedy.
 _HEAD_BYTES = 512
 _PLAIN = "UTF-8 text, which may be compressed with gzip"
 _UNPACK = "unpack it, and import the file inside"

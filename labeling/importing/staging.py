@@ -196,7 +196,7 @@ JOIN labeling_document document ON document.project_id = %(project)s AND documen
 WHERE staged.kind = 'candidate' ORDER BY staged.position
 ON CONFLICT (query_id, document_id) DO NOTHING
 """
-# What `str.strip` removes: texts are compared without the blanks around them.
+# The blanks that `str.strip` removes: texts are compared without the blanks around them.
 _BLANKS = "".join(character for character in map(chr, range(1, 0x3001)) if character.isspace())
 _OTHER_QUERY_TEXT = """
 SELECT staged.line, staged.query_id FROM import_row staged

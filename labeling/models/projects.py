@@ -147,7 +147,7 @@ class AccessLink(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE)
     project = models.ForeignKey(Project, null=True, blank=True, on_delete=models.CASCADE)
     role = models.CharField(max_length=20, choices=Role.choices, blank=True)
-    # Whom an invitation is for; a newcomer who gives no other name has this one.
+    # The person whom an invitation is for; a newcomer who gives no other name has this one.
     name = models.CharField(max_length=150, blank=True, db_default="")
     # An invitation is valid while its maker may invite; None: made on the server.
     made_by = models.ForeignKey(

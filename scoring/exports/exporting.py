@@ -14,7 +14,7 @@ from labeling.models import Project
 from labeling.plugins import Exporter, get_plugin
 from scoring.exports.rows import READERS
 
-# What the audit log calls the export of each kind of rows.
+# The name in the audit log for the export of each kind of rows.
 _ACTIONS = {
     "judgments": "judgments.exported",
     "ratings": "judgments.exported",

@@ -39,7 +39,7 @@ def change_budgets(run: Run, changes: Mapping[str, int | None], *, by: Any = Non
         for field, value in changes.items():
             setattr(run, field, value)
         Budgets.of(run).check()
-        # Whoever sets the budgets answers for what the run spends: its estimate binds it no longer.
+        # An owner who sets the budgets overrides the estimate: it no longer limits the run.
         run.estimate = {name: value for name, value in run.estimate.items() if not name.startswith("question_")}
         run.save(update_fields=[*RUN_FIELDS, "estimate"])
         _note("run.budget", run.project, before, {**before, **changes}, by=by, subject=f"run {run.pk}")

@@ -42,7 +42,7 @@ Counts = dict[str, int]
 # Providers end a batch after a day; one that its endpoint does not report any more keeps no deletion waiting.
 LONGEST_BATCH = timedelta(days=2)
 
-# What is counted, in the words of the pages, in the order in which it is shown.
+# The counted kinds, in the words of the pages, in the order in which they are shown.
 COUNT_LABELS: Mapping[str, str] = {
     "queries": gettext_noop("queries"),
     "documents": gettext_noop("documents"),

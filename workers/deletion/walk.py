@@ -22,10 +22,10 @@ from django.db.models.fields.reverse_related import ForeignObjectRel
 # Rows of a table's first slice, and the bounds of the later ones.
 SLICE = 200
 FEWEST, MOST = 10, 2_000
-# How long a slice's transaction should take, which is how long it holds its locks.
+# The duration of a slice's transaction, during which it holds its locks.
 GOAL_S = 0.05
 MOST_TRIES = 5
-# How many primary keys are read at once.
+# The number of primary keys that are read at once.
 READ = 20_000
 
 # Called in the transaction that deletes rows of a model, before it deletes them, with their primary keys.

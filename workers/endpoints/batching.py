@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 
-# What a batch was created with, so that it is found again after a crash or a lost reply.
+# The marker of a batch, so that it is found again after a crash or a lost reply.
 MARKER = "zelo_batch"
 # Codes of lines that were not processed before the batch ended. They cost nothing.
 UNPROCESSED = {"batch_expired", "batch_cancelled", "batch_canceled"}

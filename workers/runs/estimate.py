@@ -38,7 +38,7 @@ from workers.runs.savings import paper_calls
 from workers.runs.text_sizes import most_tokens, pair_bytes, sample_texts, token_rate
 
 PROMPT_TOKENS = 200
-# What a chat template adds to a prompt: expected, and at most.
+# The tokens that a chat template adds to a prompt: expected, and at most.
 TEMPLATE_TOKENS = (12, 64)
 # Where calls cost money, "at most" allows one question in ten to be retried, and the run is held to it
 # (`workers.budgets.limits.Bound`). Elsewhere it is all attempts of all questions.

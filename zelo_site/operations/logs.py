@@ -28,5 +28,5 @@ def json_formatter() -> logging.Formatter:
     )
 
 
-# What lines may hold beside the text. Django's own extra fields hold the whole request, with its cookies.
+# The fields of a line next to its text. Django's own extra fields hold the whole request, with its cookies.
 FIELDS = ("method", "route", "status", "ms", "status_code", "judge", "run", "task", "reason", "retryable", "outage")

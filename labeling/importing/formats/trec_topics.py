@@ -20,7 +20,7 @@ _FIELDS = ("num", "title", "desc", "narr", "query", "question", "description", "
 _TAG = re.compile(rf"<(/?)({'|'.join(_FIELDS)}|top|topic)\b([^>]*)>", re.IGNORECASE)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _ATTRIBUTE = re.compile(r"""\b(?:number|num|id|qid)\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
-# What older tracks write before the values, as in "<num> Number: 301".
+# Prefixes of the values in older tracks, as in "<num> Number: 301".
 _LABELS = {
     "num": re.compile(r"^\s*(?:number|topic)?\s*:?\s*", re.IGNORECASE),
     "title": re.compile(r"^\s*(?:topic\s*:)?\s*", re.IGNORECASE),

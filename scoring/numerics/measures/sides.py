@@ -17,7 +17,7 @@ TIE = 0.05
 
 # The side of the SQL expression `{0}`; NULL stays NULL.
 SIDE_SQL = f"(CASE WHEN abs({{0}} - 0.5) <= {TIE} THEN 0 ELSE sign({{0}} - 0.5) END)"
-# How much the sides of the SQL expressions `{0}` and `{1}` are the same: 1, 1/2 where one is a tie, 0.
+# The agreement of the sides of the SQL expressions `{0}` and `{1}`: 1, 1/2 where one is a tie, 0.
 SAME_SQL = f"(1 - abs({SIDE_SQL} - {SIDE_SQL.replace('{0}', '{1}')}) / 2.0)"
 
 

@@ -32,7 +32,7 @@ TIMED_TOKENS, RUNS = 2048, 3
 # A model is exported for another engine only if float32 takes this long on the lists: an export takes seconds itself.
 WORTH_EXPORT_S = 1.0
 PASS_TOKENS = 1024
-# How close documents are that are computed again: quantiles that are tried, and the tau at which one suffices.
+# The distance of documents that are computed again: quantiles that are tried, and the tau at which one suffices.
 QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.995, 1.0)
 SURE_TAU = 0.9995
 # Of few lists, chance passes a small distance: below the first number the largest difference of errors is taken, below the

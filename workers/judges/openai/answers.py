@@ -40,7 +40,7 @@ SAME_PREFERENCE = 1e-6
 EXPECTED_SCORE = 'expected one JSON object with a "score" from -1 to 1'
 Found = TypeVar("Found")
 
-# How questions are put by default; the judge passes its own options.
+# The default settings of questions; the judge passes its own options.
 _LOGPROB, _REASONED, _SAMPLED = Asked("logprob"), Asked("reasoned"), Asked("sampled", varies=True)
 
 

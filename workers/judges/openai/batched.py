@@ -18,7 +18,7 @@ from workers.judges.openai.http.remedies import server_of
 from workers.judges.openai.http.statuses import failure_of_status
 from workers.judges.prompting import Prompt, approximate_tokens, cutter_of
 
-# What a server's chat template adds to a prompt, at most. A text has no more tokens than bytes (byte fallback).
+# The most that a server's chat template adds to a prompt. A text has no more tokens than bytes (byte fallback).
 MOST_TEMPLATE_TOKENS = 64
 
 

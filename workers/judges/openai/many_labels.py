@@ -18,7 +18,7 @@ from workers.judges.openai.reading.bodies import is_refusal, spoken_text
 from workers.judges.openai.reading.labels import listed_masses, no_label
 from workers.judges.openai.reading.scores import NoScore, letter_of, ranking_in
 
-# How questions are put by default; the judges pass their own options.
+# The default settings of questions; the judges pass their own options.
 _LOGPROB, _RANKING = Asked("logprob"), Asked("reasoned")
 RANKING = 'a JSON object with "ranking", all letters from the best to the worst, or "best", one letter'
 

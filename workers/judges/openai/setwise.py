@@ -32,7 +32,7 @@ from workers.judges.set_prompting import (
     set_prompt_hash,
 )
 
-# What a ranking of a few letters takes, as JSON.
+# The tokens of a ranking of a few letters, as JSON.
 RANKING_TOKENS = 40.0
 
 

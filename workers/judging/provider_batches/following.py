@@ -38,9 +38,9 @@ LONGEST_MESSAGE = 2000
 BYTES_A_SECOND = 250_000
 # The window that a batch is created with, and how much longer it is waited for before it is cancelled.
 WINDOW_S, MARGIN_S = 86_400.0, 7_200.0
-# How long a cancelled batch may take to end before what is there is taken.
+# The time that a cancelled batch may take to end before its available results are taken.
 CANCELLED_WITHIN_S = 1_800.0
-# How often a completed batch without all its answers is read again before the missing ones have failed.
+# The number of times that a completed batch without all answers is read again before the missing ones fail.
 MOST_SHORT_READS = 6
 # Statuses for cancelling a batch that has ended or is being cancelled already.
 ALREADY_OVER = {400, 404, 409}

@@ -39,7 +39,7 @@ from zelo_site.pages.forms import LARGEST_ID, text_of
 from zelo_site.pages.scope import owned_project
 from zelo_site.security.lineage import may_read_snapshot
 
-# What else people should know, and the page to which they return, by kind.
+# Further notes for people, and the page to which they return, by kind.
 NOTES = {
     "query": gettext_noop("Its documents stay. Frozen snapshots stay as they are."),
     "document": gettext_noop("Scores of its queries are fitted again. Frozen snapshots stay as they are."),

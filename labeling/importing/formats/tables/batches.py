@@ -10,7 +10,7 @@ from typing import Any
 
 from labeling.importing.archives import refused
 
-# What the texts of the rows may take that are in memory together.
+# The limit of the texts of the rows that are in memory together.
 MOST_AT_ONCE = 32 * 1024 * 1024
 
 

@@ -65,7 +65,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "grade": ("grade", "rating", "relevance", "relevancegrade", "rel", "label", "judgement", "judgment", "esci"),
     "rater": ("rater", "raterid", "annotator", "annotatorid", "assessor", "assessorid", "worker", "workerid"),
 }
-# What programs write where there is no number.
+# Spellings of a missing number.
 _NUMBERS, _MISSING = ("rank", "score", "grade"), frozenset(("na", "n/a", "nan", "null", "none", "#n/a"))
 _BARE_IDS = ("id", "docid", "uid", "key")
 

@@ -70,7 +70,7 @@ class Table(RowImporter):
             return 0.65 if mapping_of(columns, {}).of else 0.0
         except RowError:
             is_named = kind == "csv" and filename.lower().endswith((".csv", ".tsv"))
-            # What else has columns is read as a table, whose error lists them.
+            # Any other file with columns is read as a table, whose error lists them.
             return 0.2 if is_named else 0.1 if _is_list_of_objects(head) or _has_columns(head) else 0.0
 
     @classmethod

@@ -15,7 +15,7 @@ from zelo_site.pages.project.sizes import Sizes
 from zelo_site.templatetags.figures import count, decimals
 
 FEW_COMPARISONS = 4
-# What a top ten needs to be trained on or published, where the run has set no other.
+# The certainty that a top ten needs for training and publishing, where the run has set no other.
 ENOUGH_CERTAINTY = 0.9
 
 

@@ -62,7 +62,7 @@ def failed_jobs(project: Project) -> list[Job]:
     return [job for job in latest if job.state == Job.State.FAILED]
 
 
-# Where a failed job is started again, and the training run's own page.
+# The pages on which a failed job is started again, and the training run's own page.
 _PAGES = {"train": "training", "evaluate": "proof", "candidates": "project", "recipe": "recipe", "distill": "distill"}
 
 
