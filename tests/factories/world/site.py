@@ -64,6 +64,13 @@ class World:
         return client
 
 
+# What addresses name besides rows.
+FIXED = {
+    "move": "cancel", "change": "exclude", "chart": "elo", "suffix": "csv", "kind": "queries", "key_id": 0, "exporter": "trec-run",
+    "action": "pause", "slot": 1, "what": "query", "address": "v1/rerank", "doc": "tour", "image": "scale-light.png",
+}  # fmt: skip
+
+
 def make_world(prefix: str = "") -> World:
     """A project with a run, a training, a snapshot, a plan, an invitation; a member of every role, and a stranger.
 
@@ -79,86 +86,92 @@ def make_world(prefix: str = "") -> World:
     annotator = make_judge(project, name=f"{prefix}MiniLM")
     judge(pair, annotator, 0.9)
     score(query, [1.0, 0.0, -1.0])
+    texts = {
+        "slug": project.slug,
+        "query_id": query.pk,
+        "target_id": query.pk,
+        "candidate_id": documents[0].pk,
+        "document_id": documents[0].document_id,
+        "pair_id": pair.pk,
+        "annotator_id": annotator.pk,
+        "import_id": DatasetImport.objects.create(project=project, file="f", importer="table", summary="none").pk,
+    }
+    rerankers = _trained(project, prefix)
+    judging = _judging(project, annotator)
+    return World(users, FIXED | texts | rerankers | judging | _people(project, users) | _server(project, users))
+
+
+def _trained(project: Project, prefix: str) -> dict[str, Any]:
+    """A snapshot, a training, two rerankers and a deployment."""
     snapshot = Snapshot.objects.create(
         name=f"{prefix}frozen", location=f"snapshots/{prefix}rights", checksum="0" * 64, rows=1
     )
     snapshot.projects.add(project)
     storage().write_bytes(f"snapshots/{prefix}rights/rows.parquet", b"rows")
-    run = make_run(project)
-    batch = ProviderBatch.objects.create(run=run, annotator=annotator, endpoint="fake", model="m", requests=3)
-    known = {
-        "slug": project.slug,
+    fish, carp = (
+        Reranker.objects.create(
+            project=project, name=name, kind=TRAINED, location="rerankers/none", checksum=digit * 64
+        )
+        for name, digit in ((f"{prefix}fish", "0"), ("carp", "1"))
+    )
+    deployment = Deployment.objects.create(project=project, name="search", current=carp, previous=carp)
+    return {
         "snapshot_id": snapshot.pk,
         "training_id": TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="pointwise").pk,
-        "move": "cancel",
-        "change": "exclude",
-        "chart": "elo",
-        "suffix": "csv",
-        "kind": "queries",
-        "candidate_id": documents[0].pk,
-        "key_id": 0,
-        "query_id": query.pk,
-        "pair_id": pair.pk,
+        "reranker_id": fish.pk,
+        "version_id": carp.pk,
+        "deployment_id": deployment.pk,
+    }
+
+
+def _judging(project: Project, annotator: Annotator) -> dict[str, Any]:
+    """A run with a batch, and a job of each stage that has an address of its own."""
+    run = make_run(project)
+
+    def failed(stage: str, first: str, **payload: Any) -> Job:
+        payload |= {"stage": first, "judges": [annotator.pk], "options": {}, "runs": {}}
+        return Job.objects.create(project=project, stage=stage, state=Job.State.FAILED, payload=payload)
+
+    def finished(stage: str) -> Job:
+        return Job.objects.create(project=project, stage=stage, state=Job.State.FINISHED)
+
+    return {
         "run_id": run.pk,
-        "batch_id": batch.pk,
+        "batch_id": ProviderBatch.objects.create(
+            run=run, annotator=annotator, endpoint="fake", model="m", requests=3
+        ).pk,
         "job_id": Job.objects.create(project=project, stage="candidates").pk,
-        "distillation_id": Job.objects.create(
-            project=project,
-            stage="distill",
-            state=Job.State.FAILED,
-            payload={"stage": "panel", "judges": [annotator.pk], "options": {}, "runs": {}},
-        ).pk,
-        "refinement_id": Job.objects.create(
-            project=project,
-            stage="refine",
-            state=Job.State.FAILED,
-            payload={"stage": "mine", "reranker": 0, "judges": [annotator.pk], "options": {}, "runs": {}},
-        ).pk,
+        "distillation_id": failed("distill", "panel").pk,
+        "refinement_id": failed("refine", "mine", reranker=0).pk,
         "recipe_id": a_recipe(project, annotator).pk,
-        "annotator_id": annotator.pk,
-        "trial_id": JudgeTrial.objects.create(
-            project=project,
-            annotator=annotator,
-            job=Job.objects.create(project=project, stage="trial", state="finished"),
-        ).pk,
-        "teaching_id": JudgeTeaching.objects.create(
-            project=project,
-            annotator=annotator,
-            job=Job.objects.create(project=project, stage="teaching", state="finished"),
-        ).pk,
-        "import_id": DatasetImport.objects.create(project=project, file="f", importer="table", summary="none").pk,
-        "exporter": "trec-run",
-        "action": "pause",
-        "webhook_id": Webhook.objects.create(
-            project=project, url="https://hooks.example.org/zelo", events=["run.finished"]
-        ).pk,
-        "slot": 1,
-        "reranker_id": Reranker.objects.create(
-            project=project, name=f"{prefix}fish", kind=TRAINED, location="rerankers/none", checksum="0" * 64
-        ).pk,
+        "trial_id": JudgeTrial.objects.create(project=project, annotator=annotator, job=finished("trial")).pk,
+        "teaching_id": JudgeTeaching.objects.create(project=project, annotator=annotator, job=finished("teaching")).pk,
+    }
+
+
+def _people(project: Project, users: dict[str, Any]) -> dict[str, Any]:
+    """An invitation and a plan of spot checks."""
+    return {
         "token": make_link(project=project, role="viewer"),
-        "user_id": users["viewer"].pk,
         "link_id": AccessLink.objects.get(project=project).pk,
-        "name": EndpointDefinition.objects.get_or_create(name="stored", base_url="http://127.0.0.1:9/v1")[0].name,
-        "limit_id": OperatorLimit.objects.create(project=project, period="total", calls=1_000_000).pk,
+        "user_id": users["viewer"].pk,
+        "object_id": users["viewer"].pk,  # in the admin, which opens no row to anybody here
         "plan_id": plan_spot_checks(project, reason="random", pairs=1).plan.pk,
     }
-    known["version_id"] = Reranker.objects.create(
-        project=project, name="carp", kind=TRAINED, location="rerankers/none", checksum="1" * 64
-    ).pk
-    known["delivery_id"] = WebhookDelivery.objects.create(
-        webhook_id=known["webhook_id"], event="run.finished", state="failed", attempts=8
-    ).pk
-    known["deployment_id"] = Deployment.objects.create(
-        project=project, name="search", current_id=known["version_id"], previous_id=known["version_id"]
-    ).pk
-    first = documents[0]
-    known |= {"what": "query", "target_id": query.pk, "candidate_id": first.pk, "document_id": first.document_id}
-    known |= {"address": "v1/rerank"}
-    known |= {"doc": "tour", "image": "scale-light.png"}
-    known["object_id"] = users["viewer"].pk  # in the admin, which opens no row to anybody here
-    known["archived"] = deleted_project(users["owner"]).slug
-    return World(users, known)
+
+
+def _server(project: Project, users: dict[str, Any]) -> dict[str, Any]:
+    """An endpoint, a limit, a webhook with a failed delivery, and a deleted project."""
+    webhook = Webhook.objects.create(project=project, url="https://hooks.example.org/zelo", events=["run.finished"])
+    return {
+        "name": EndpointDefinition.objects.get_or_create(name="stored", base_url="http://127.0.0.1:9/v1")[0].name,
+        "limit_id": OperatorLimit.objects.create(project=project, period="total", calls=1_000_000).pk,
+        "webhook_id": webhook.pk,
+        "delivery_id": WebhookDelivery.objects.create(
+            webhook=webhook, event="run.finished", state="failed", attempts=8
+        ).pk,
+        "archived": deleted_project(users["owner"]).slug,
+    }
 
 
 def a_recipe(project: Project, annotator: Annotator) -> Recipe:
