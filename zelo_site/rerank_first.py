@@ -1,7 +1,7 @@
 """Answers rerank requests with known keys before Django: no middleware, no session, and mostly no database.
 
 It stands before Django in `zelo_site.wsgi`. A key that this process has seen to be valid is checked from a cache that is at
-most 1.5 s old (`trainer.serving.access.door`), and the request goes to the ranking server. All other requests, and all
+most 1.5 s old (`trainer.serving.access.access_cache`), and the request goes to the ranking server. All other requests, and all
 refusals, are Django's (`zelo_site.reranking`), so that rights, messages and limits of bad keys have one definition.
 """
 
@@ -40,7 +40,7 @@ class RerankFirst:
 
 def _answered(path: str, environ: Environ) -> tuple[str, list[tuple[str, str]], bytes] | None:
     """The ranking server's response; None if Django has to answer."""
-    from trainer.serving.access.door import own_connection
+    from trainer.serving.access.access_cache import own_connection
     from zelo_site import reranking
 
     authorization = environ.get("HTTP_AUTHORIZATION", "")

@@ -28,8 +28,8 @@ from trainer.deployments.changes import WarmingFailed
 from trainer.deployments.recorder import Handled, Recorder
 from trainer.deployments.routing import Route
 from trainer.models import Reranker
+from trainer.serving.access.access_cache import AccessCache, listed
 from trainer.serving.access.callers import ARTEFACT_HEADER, DEADLINE_HEADER, KEY_HEADER
-from trainer.serving.access.door import Door, listed
 from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
 from trainer.serving.model_cache import Artefact
 from trainer.serving.protocols import (
@@ -56,7 +56,7 @@ NOT_THERE = (
     "soon, or see its log, serve_rerank.log"
 )
 # The keys and rerankers that this process has seen; `zelo_site.rerank_first` admits most requests from it.
-DOOR = Door()
+DOOR = AccessCache()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from django.db import DataError, IntegrityError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from labeling import audit
-from labeling.importing.answers.known import with_known_answers
 from labeling.importing.answers.preferences import StoredPreferences, store_preferences
+from labeling.importing.answers.preview import with_known_answers
 from labeling.importing.answers.rater_grades import StoredRatings, store_ratings
 from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.detection import AUTO, OF_FOLDERS, detect_source

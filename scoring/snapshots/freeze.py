@@ -30,10 +30,10 @@ from labeling.retrieval import query_instruction
 from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
+from scoring.snapshots.fingerprints import document_prints, earlier_splits
 from scoring.snapshots.lineage import lineage, software
 from scoring.snapshots.other_grades import other_grades
 from scoring.snapshots.pairs import Pairable, write_pairs
-from scoring.snapshots.prints import document_prints, earlier_splits
 from scoring.snapshots.splits import (
     PROVING,
     SPLITS,

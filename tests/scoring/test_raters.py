@@ -1,4 +1,4 @@
-"""The raters enter by the plugin door and add nothing to the fit but their options."""
+"""The raters are ordinary plugins and add nothing to the fit but their options."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from labeling.access.api_keys import make_token, revoke_all_tokens
 from tests.factories.rows import make_project, make_user
 from tests.processes.serve import served
 from trainer.models import Reranker
-from trainer.serving.access import door
+from trainer.serving.access import access_cache
 from trainer.serving.registry import TRAINED
 from zelo_site import reranking
 from zelo_site.rerank_first import RerankFirst
@@ -92,7 +92,7 @@ def test_known_keys_are_answered_before_django_until_they_are_revoked(
         assert call(first, token, body=body, path=path)[1] == b"django" and django.seen[-1] == body
     assert call(first, token, CONTENT_LENGTH="")[1] == b"django"
     revoke_all_tokens(owner)
-    monkeypatch.setattr(door, "FRESH_S", 0.0)
+    monkeypatch.setattr(access_cache, "FRESH_S", 0.0)
     assert call(first, token)[1] == b"django" and len(asked) == 1
 
 

@@ -2,7 +2,7 @@
 
 The web process checks keys, finds the reranker and forwards the request with a header for the location of the artefact.
 This process trusts every client with the service key of the installation; where it has a database, a gate
-(`trainer.serving.access.door`) admits users with their own keys, so that they need no web process. It loads models on first use
+(`trainer.serving.access.access_cache`) admits users with their own keys, so that they need no web process. It loads models on first use
 (`trainer.serving.model_cache`) and batches the pairs of concurrent requests (`trainer.serving.batcher`).
 """
 

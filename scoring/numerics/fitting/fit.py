@@ -1,4 +1,4 @@
-"""Strengths of many queries by penalised maximum likelihood: the front door of the numerics.
+"""Strengths of many queries by penalised maximum likelihood: the entry point of the numerics.
 
 `fit_queries` takes votes (or pair means), solves every query on all cores and returns a
 `labeling.records.Fit` with standard errors, islands and flags. `newton` solves, `uncertainty` gives

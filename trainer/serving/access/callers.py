@@ -16,7 +16,7 @@ MOST_DEADLINE_S = 110.0
 
 
 class Gate(Protocol):
-    """Admits requests with the keys of users, see `trainer.serving.access.door`; every method raises RerankRefused."""
+    """Admits requests with the keys of users, see `trainer.serving.access.access_cache`; every method raises RerankRefused."""
 
     def key_of(self, authorization: str) -> Any: ...
 

@@ -82,7 +82,7 @@ def _application(options: dict[str, Any]) -> Any:
     """Return the ASGI application; torch is imported here, so that --help is fast."""
     import torch
 
-    from trainer.serving.access.door import ProcessDoor
+    from trainer.serving.access.access_cache import ProcessAccess
     from trainer.serving.access.limits import KeyLimits
     from trainer.serving.model_cache import Artefact, NoMemory
     from trainer.serving.operations.metrics import ServingMetrics
@@ -115,7 +115,7 @@ def _application(options: dict[str, Any]) -> Any:
         metrics=metrics,
         metrics_keys=settings.ZELO_METRICS_KEYS,
         warm_up=WarmUp(Path(settings.ZELO_HOME) / "loaded_rerankers.json") if remembered else None,
-        gate=ProcessDoor() if options["keys"] else None,
+        gate=ProcessAccess() if options["keys"] else None,
         limits=KeyLimits(concurrency=settings.ZELO_RERANK_REQUESTS, tokens_per_minute=settings.ZELO_RERANK_TOKENS),
     )
 

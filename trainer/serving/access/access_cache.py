@@ -47,7 +47,7 @@ class Admitted:
         return self.route.version.artefact
 
 
-class Door:
+class AccessCache:
     """Checks keys and finds rerankers. Thread-safe."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -107,19 +107,19 @@ class Door:
         return found
 
 
-class ProcessDoor:
-    """A door for threads outside of Django's requests; a gate of `trainer.serving.server`."""
+class ProcessAccess:
+    """Access for threads outside of Django's requests; a gate of `trainer.serving.server`."""
 
     def __init__(self) -> None:
-        self._door = Door()
+        self._cache = AccessCache()
 
     def key_of(self, authorization: str) -> ApiToken:
         with own_connection():
-            return self._door.key_of(authorization)
+            return self._cache.key_of(authorization)
 
     def admit(self, key: ApiToken, path: str, name: str) -> Admitted:
         with own_connection():
-            return self._door.admit(key, path, name)
+            return self._cache.admit(key, path, name)
 
     def models_of(self, key: ApiToken) -> list[dict[str, Any]]:
         with own_connection():

@@ -10,7 +10,7 @@ from labeling.access.api_keys import make_token, revoke_all_tokens
 from labeling.models import ApiToken
 from tests.factories.rows import make_project, make_user
 from trainer.models import Reranker
-from trainer.serving.access.door import FRESH_S, Door
+from trainer.serving.access.access_cache import FRESH_S, AccessCache
 from trainer.serving.protocols import RerankRefused
 from trainer.serving.registry import TRAINED
 
@@ -31,37 +31,37 @@ def test_a_known_key_asks_nothing_and_a_revoked_one_ends_within_two_seconds(
     project = make_project(owner=owner)
     reranker = Reranker.objects.create(project=project, name="fish", kind=TRAINED, location="there", checksum="c" * 64)
     token = make_token(owner, name="k", scopes=["rerank"])
-    door, header = Door(clock=clock), f"Bearer {token}"
-    assert not door.has_seen(header)
-    key = door.key_of(header)
-    assert door.has_seen(header) and door.admit(key, "/v1/rerank", "").artefact.checksum == reranker.checksum
+    cache, header = AccessCache(clock=clock), f"Bearer {token}"
+    assert not cache.has_seen(header)
+    key = cache.key_of(header)
+    assert cache.has_seen(header) and cache.admit(key, "/v1/rerank", "").artefact.checksum == reranker.checksum
     with django_assert_num_queries(0):
-        assert door.admit(door.key_of(header), "/v1/rerank", "").key_id == key.pk
+        assert cache.admit(cache.key_of(header), "/v1/rerank", "").key_id == key.pk
     revoke_all_tokens(owner)
     assert FRESH_S < 2.0
     clock.now += FRESH_S
     with pytest.raises(RerankRefused, match="no valid key"):
-        door.key_of(header)
-    assert not door.has_seen(header)
+        cache.key_of(header)
+    assert not cache.has_seen(header)
 
 
 def test_a_withdrawn_reranker_and_a_wrong_scope_are_refused() -> None:
     clock, owner = Clock(), make_user("owner")
     project = make_project(owner=owner)
     Reranker.objects.create(project=project, name="fish", kind=TRAINED, location="there", checksum="c" * 64)
-    door = Door(clock=clock)
-    key = door.key_of(f"Bearer {make_token(owner, name='k', scopes=['rerank'])}")
-    door.admit(key, "/v1/rerank", "fish")
+    cache = AccessCache(clock=clock)
+    key = cache.key_of(f"Bearer {make_token(owner, name='k', scopes=['rerank'])}")
+    cache.admit(key, "/v1/rerank", "fish")
     Reranker.objects.update(release=Reranker.Release.HELD_BACK)
-    door.admit(key, "/v1/rerank", "fish")
+    cache.admit(key, "/v1/rerank", "fish")
     with pytest.raises(RerankRefused, match="no model has the name"):
-        door.admit(key, "/v1/rerank", "fish", fresh=True)
+        cache.admit(key, "/v1/rerank", "fish", fresh=True)
     with pytest.raises(RerankRefused, match="no model has the name"):
-        door.admit(key, "/v1/rerank", "fish")
+        cache.admit(key, "/v1/rerank", "fish")
     for header in ("", "Basic x", "Bearer ", "Bearer zelo_wrong"):
         with pytest.raises(RerankRefused) as refused:
-            door.key_of(header)
-        assert refused.value.status == 401 and not door.has_seen(header)
+            cache.key_of(header)
+        assert refused.value.status == 401 and not cache.has_seen(header)
     with pytest.raises(RerankRefused) as refused:
-        door.key_of(f"Bearer {make_token(owner, name='r', scopes=['read'])}")
+        cache.key_of(f"Bearer {make_token(owner, name='r', scopes=['read'])}")
     assert refused.value.status == 403 and ApiToken.objects.count() == 2
