@@ -1,4 +1,4 @@
-"""A distilled run: panel, student, design, panel again, as one order that moves through runs and a training.
+"""A distilled run: panel, student, design, panel again, as one job that moves through runs and a training.
 
 1. `panel`: the panel judges a small random (or adaptive) part. 2. `train`: its pairs are frozen, and the trainer `pairwise`
 learns from them. 3. `judge`: the student judges the whole design. 4. `review`: the panel gets the pairs with the largest

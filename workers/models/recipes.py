@@ -1,4 +1,4 @@
-"""Recipes: the whole method as one order, and the rows of its stages. `workers.jobs.recipe` changes them."""
+"""Recipes: the whole method as one job, and the rows of its stages. `workers.jobs.recipe` changes them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The whole method as one order: plan, stages and the job that moves through them."""
+"""The whole method as one job: plan, stages and the job that moves through them."""

@@ -1,4 +1,4 @@
-"""A recipe as one order: the paper's stages one after another, resumable at each.
+"""A recipe as one job: the paper's stages one after another, resumable at each.
 
 The `Job` row of stage `recipe` has state, lease and error; a `RecipeStage` row says how far each stage is and names what it
 started. A stage starts something and stores that in one transaction, so a worker that is killed doubles nothing.

@@ -1,4 +1,4 @@
-"""A refinement as one order: mine pairs, ask them, refit, and train on from the student's adapter; dev queries choose.
+"""A refinement as one job: mine pairs, ask about them, refit, and continue training from the student's adapter; dev queries choose.
 
 1. `mine`: the student and the judgments choose pairs of training queries. 2. `ask`: a run of the design `named` asks the panel,
 or spot checks ask people. 3. `train`: a new snapshot with the same splits, and a training that starts with the student.

@@ -29,7 +29,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """One ready-made order. `judges`: how many it is meant for, None for any number."""
+    """One preset. `judges`: how many it is meant for, None for any number."""
 
     key: str
     label: StoredText
