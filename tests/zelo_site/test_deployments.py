@@ -146,7 +146,7 @@ def test_without_a_ranking_server_versions_change_and_are_loaded_later(
     assert out.getvalue().splitlines()[-1] == (
         f"{project.slug}/search: v1, before v2, variant v2 for 10 % of the keys, 5 % logged for 30 days"
     )
-    with pytest.raises(CommandError, match="no published reranker"):
+    with pytest.raises(CommandError, match="not a published reranker"):
         call_command("deployment", project.slug, "search", "--deploy", "v3")
     with pytest.raises(CommandError, match="create it with --deploy"):
         call_command("deployment", project.slug, "other", "--rollback")

@@ -38,10 +38,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 TESTED, PAUSED = "tests the endpoint with one call", "No automatic retry"
 # By fault of the fake judge: its cause; what happens; when it is tried again; what to do.
 OF_ENDPOINT = {
-    "http_500": ("server error", "No answer is lost", TESTED, "restart the server"),
-    "rate_limited": ("rate limited (HTTP 429)", "questions wait", "Calls resume by themselves", "a higher limit"),
+    "http_500": ("server error", "Answers are kept", TESTED, "restart the server"),
+    "rate_limited": ("rate limited (HTTP 429)", "questions wait", "Calls resume automatically", "a higher limit"),
     "hang": ("no answer in time", "Its questions wait", TESTED, "raise its timeout_s"),
-    "unauthorized": ("key refused", "It is asked nothing", PAUSED, "Replace the key"),
+    "unauthorized": ("key refused", "It gets no questions", PAUSED, "Replace the key"),
     "gpu_memory": ("out of GPU memory", "Earlier results are kept", TESTED, "choose a smaller model"),
 }
 NO_WORKER = (

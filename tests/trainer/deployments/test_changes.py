@@ -102,7 +102,11 @@ def test_what_no_version_can_be_is_refused(project: Project, version: Any, warm:
     embeds = version("embeds", manifest={"form": BI_ENCODER})
     other = make_project(owner=make_user("other"))
     theirs = version("theirs", project=other)
-    for refused, said in ((held, "no published reranker"), (theirs, "no published reranker"), (row.current, "already")):
+    for refused, said in (
+        (held, "not a published reranker"),
+        (theirs, "not a published reranker"),
+        (row.current, "already"),
+    ):
         with pytest.raises(DeploymentRefused, match=said):
             deploy(row, refused, warm=warm)
     with pytest.raises(DeploymentRefused, match="scores mean something else"):

@@ -268,8 +268,8 @@ def header(old: bytes, new: bytes) -> Callable[[list[bytes]], None]:
 
 BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "empty": (lambda data: b"", "cut off"),
-    "no gzip": (lambda data: b'{"query": 1}\n' * 50, "no gzip file"),
-    "another format": (lambda data: gzip.compress(b'{"query": {}}\n'), "no project archive"),
+    "no gzip": (lambda data: b'{"query": 1}\n' * 50, "not a gzip file"),
+    "another format": (lambda data: gzip.compress(b'{"query": {}}\n'), "not a project archive"),
     "cut off": (lambda data: data[: len(data) // 2], "cut off"),
     "cut at a line": (lambda data: gzip.compress(b"".join(gzip.decompress(data).splitlines(keepends=True)[:-1])), "cut off"),
     "one flipped digit": (
@@ -281,7 +281,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a text as a number": (edited(replace("candidates", b"[", b'["x", ')), "expected 6 values"),
     "a reference to nothing": (edited(replace("candidates", b", ", b", 9")), "not in the archive"),
     "a preference of 7": (edited(replace("gold_answers", b"0.9", b"7.5")), "gold_answers"),
-    "a section without end": (edited(lambda content: content.insert(-1, b'{"section": "x"}\n')), "no section of an archive"),
+    "a section without end": (edited(lambda content: content.insert(-1, b'{"section": "x"}\n')), "not a section of an archive"),
     "NUL": (edited(replace("documents", b"word", b"wo\\u0000rd")), "documents"),
 }  # fmt: skip
 

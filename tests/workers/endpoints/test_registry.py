@@ -55,7 +55,7 @@ def test_endpoints_come_from_json_and_toml_files(tmp_path: Path) -> None:
         ),
         (
             '[{"name": "x", "base_url": "http://h/v1", "headers": {"A B": "secret-word"}}]',
-            "headers.*no name of a header",
+            "headers.*not a valid header name",
         ),
         ('[{"name": "x", "base_url": "http://h/v1", "headers": {"A": "1", "a": "2"}}]', "headers.*given twice"),
         (
@@ -67,7 +67,7 @@ def test_endpoints_come_from_json_and_toml_files(tmp_path: Path) -> None:
             "header of the key",
         ),
         ('[{"name": "x", "base_url": "http://h/v1?v=secret-word", "query": {"v": "1"}}]', "both give 'v'"),
-        ('[{"name": "x", "base_url": "http://h/v1", "query": {"a&b": "secret-word"}}]', "query.*no name of a query"),
+        ('[{"name": "x", "base_url": "http://h/v1", "query": {"a&b": "secret-word"}}]', "query.*not a valid query"),
         ('[{"name": "x", "base_url": "http://h/v1", "key_header": "Host"}]', "0.key_header"),
         ('[{"name": "x", "base_url": "http://h/v1", "key_prefix": "a\\nb"}]', "0.key_prefix"),
         ('[{"name": "x", "base_url": "http://a/v1"}, {"name": "x", "base_url": "http://b/v1"}]', "two endpoints"),

@@ -227,7 +227,7 @@ def test_what_cannot_be_distilled_is_refused_and_nothing_is_stored() -> None:
     empty = make_project()
     for where, panel, told in (
         (project, [], "no panel; choose at least one judge"),
-        (project, foreign, "no judge of a panel of project"),
+        (project, foreign, "not a panel judge of project"),
         (empty, make_judges(empty, 1), "no query with two candidates"),
     ):
         with pytest.raises(DistillationRefused, match=told):

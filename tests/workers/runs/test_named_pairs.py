@@ -85,7 +85,7 @@ def test_wrong_pairs_are_refused_and_nothing_is_stored() -> None:
         ([], "has no pairs; name pairs of candidate ids"),
         ([(first[0], second[0])], "holds candidates of two queries; name two candidates of one query"),
         ([(first[0], first[0])], "holds one candidate twice"),
-        ([(first[0], foreign[0])], "of a named pair is none of project"),
+        ([(first[0], foreign[0])], "of a named pair does not belong to project"),
     ):
         with pytest.raises(RunRefused, match=told):
             named_run(project, pairs)

@@ -161,7 +161,7 @@ def test_an_address_that_is_no_longer_listed_gets_nothing(
     Webhook.objects.update(url="http://localhost:9/")
     make_due()
     deliver(made.webhook.pk)
-    assert "no public address" in only().message
+    assert "not a public address" in only().message
 
 
 def test_a_receiver_that_is_off_is_retried_and_a_crashed_sender_replaced(made: NewSecret, settings: Settings) -> None:

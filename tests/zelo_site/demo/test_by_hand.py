@@ -82,7 +82,7 @@ def test_both_grades_measure_the_same_orders_on_the_questions_that_both_have(pro
 
 
 def test_the_command_writes_between_the_marks_and_says_what_is_missing(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"run `manage\.py demo` to its proof first"):
+    with pytest.raises(CommandError, match=r"run `manage\.py demo` until its proof first"):
         call_command("hand_grades")
     prove(project)
     file = tmp_path / "sample.md"

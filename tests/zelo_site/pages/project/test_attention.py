@@ -47,7 +47,7 @@ TESTED, PAUSED = "tests the endpoint with one call", "No automatic retry"
 # What the page says of each fault of the fake judge.
 OF_FAULT = {
     "http_500": Said("http_500 waits for it", "server error", TESTED, "restart the server"),
-    "rate_limited": Said("rate_limited waits for it", "(HTTP 429)", "Calls resume by themselves", "a higher limit"),
+    "rate_limited": Said("rate_limited waits for it", "(HTTP 429)", "Calls resume automatically", "a higher limit"),
     "hang": Said("hang waits for it", "no answer in time", TESTED, "raise its timeout_s"),
     "gpu_memory": Said("gpu_memory waits for it", "out of GPU memory", TESTED, "choose a smaller model"),
     "unauthorized": Said("unauthorized is paused", "key refused", PAUSED, "Replace the key"),
@@ -158,7 +158,7 @@ def test_a_failed_job_says_its_cause_and_what_helps(
     score(make_query(project), [0.3, 0.2, 0.1])
     job = _fails(project, stage, work)
     box = box_of(page(client, "project", project.slug), f"job-{job.pk}")
-    for part in (*said, "stored before stays"):
+    for part in (*said, "Earlier results are kept"):
         assert part in box
     Job.objects.create(project=project, stage=stage, state="finished")
     assert f'id="job-{job.pk}"' not in page(client, "project", project.slug), "a later job of the stage went well"

@@ -210,7 +210,7 @@ def test_rest_orders_watches_cancels_and_resumes_a_training(project: Project, ow
     made = api.post(project_path, body)
     assert (made.status_code, made.json()["state"]) == (201, "planned")
     assert made.json()["trainer"] == "embedding"
-    assert "keeps what its base knows" in made.json()["trainer_reason"]
+    assert "keeps the quality of its base" in made.json()["trainer_reason"]
     path = f"/trainings/{made.json()['training_id']}"
     assert viewer.get(path).json()["options"]["max_steps"] == 10
     assert stranger.get(path).status_code == 404
