@@ -13,15 +13,9 @@ from typing import Any, TypeVar
 from labeling.annotation.criteria import Criterion, combined
 from labeling.records import FailureKind
 from workers.judges.openai.http.remedies import enforce_json
-from workers.judges.openai.reading.bodies import (
-    Choice,
-    check_ending,
-    choices_of,
-    has_thinking,
-    is_refusal,
-    shown_text,
-    spoken_text,
-)
+from workers.judges.openai.reading.bodies.choices import choices_of
+from workers.judges.openai.reading.bodies.endings import Choice, check_ending
+from workers.judges.openai.reading.bodies.texts import has_thinking, is_refusal, shown_text, spoken_text
 from workers.judges.openai.reading.failures import Asked, Cause, NoAnswer, storable
 from workers.judges.openai.reading.labels import MissingLabel, label_position, preference_at
 from workers.judges.openai.reading.scores import NoScore, score_in, score_or_neither_in, scores_in

@@ -14,7 +14,7 @@ from typing import Any
 from labeling.records import PlacedPreference
 from workers.judges.openai.answers import Asked, Cause, MissingLabel, NoAnswer, one_choice, position_of_label
 from workers.judges.openai.http.remedies import enforce_json, missing_label, no_logprobs
-from workers.judges.openai.reading.bodies import is_refusal, spoken_text
+from workers.judges.openai.reading.bodies.texts import is_refusal, spoken_text
 from workers.judges.openai.reading.labels import listed_masses, no_label
 from workers.judges.openai.reading.scores import NoScore, letter_of, ranking_in
 

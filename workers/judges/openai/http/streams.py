@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from workers.judges.openai.reading.bodies.marks import KINDS
+
 # What says whose text a piece is, and in which channel; what `_add` reads itself; what the last event of a body states.
-_MARKS = ("role", "channel", "phase")
+_MARKS = ("role", *KINDS)
 _READ = ("index", "delta", "message", "text", "logprobs", "finish_reason")
 _OF_BODY = ("id", "model", "system_fingerprint", "provider", "timings", "incomplete_details")
 STREAMS = "this endpoint streams although `stream` is false"
