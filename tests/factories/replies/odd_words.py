@@ -74,4 +74,13 @@ TAGS = (
     ("<|channel>thought\n", "<channel|>"),
     ("&lt;think&gt;", "&lt;/think&gt;"),
     ("```thinking\n", "\n```\n"),
+    ("<brainstorm>", "</brainstorm>"),
+    ("<notes>", "</notes>"),
+    ("[notes]", "[/notes]"),
+    ("%think%", "%/think%"),
+    ("<x9>", "</x9>"),
+    ("<|begin_brainstorm|>", "<|end_brainstorm|>"),
+    ("--- working ---\n", "\n--- end of working ---\n"),
+    ("{% ponder %}", "{% endponder %}"),
+    ("\\begin{musing}", "\\end{musing}"),
 )

@@ -82,6 +82,29 @@ _MORE_OF_IT = re.compile(
 )
 
 
+# The end of a text that was to go on: a heading or an opened element without content, a broken tag, an answer that is promised.
+_GOES_ON = re.compile(
+    r"[:：][\s*_`\"'“”]*\Z|(?:\A|\n)[ \t]*(?:```|~~~)[ \t]*\w+\s*\Z|<\s*(?:answer|final|final_answer|response|output|result|json|verdict|score|vote)\b[^<>]*(?:>?\s*|>\s*</\s*\w+\s*>\s*|/>\s*)\Z|"
+    r"<[/|]?\w*\s*\Z|\b(?:to (?:follow|come|be continued)|(?:will|shall|['’]ll)(?: now| then| next)?(?: then)? (?:follow|come|give|write|provide|output|produce|state|answer)|"
+    r"(?:answer|score|verdict|json|result)\b[^.!?\n]{0,20}\b(?:follows|comes|next|below))\b[^.!?\n]*[.!?…)\]\s*_]*\Z",
+    re.IGNORECASE,
+)
+_ENDING = 300  # characters that are read for it
+_HEADING = re.compile(
+    r"(?:\A|\n)[ \t]*(?:#{1,6}[ \t]*(?P<title>[^\n]+?)|[*_]{2}(?P<bold>[^\n*_]+?)[*_]{2}|[=-]{2,}[ \t]*(?P<rule>\w[^\n]*?)[ \t]*[=-]{2,})[\s*_#=-]*\Z"
+)
+
+
+def is_unfinished(after: str) -> bool:
+    """Whether the text after an answer announces another one that does not come: a heading, an opened element, "to be continued"."""
+    ending = after.rstrip()[-_ENDING:]
+    if _GOES_ON.search(ending):
+        return True
+    heading = _HEADING.search(ending)
+    title = heading and (heading["title"] or heading["bold"] or heading["rule"])
+    return bool(title) and not re.search(r"[.!?]\W*\Z", title or "") and announces((title or "").strip(" *_:").lower())
+
+
 def takes_back(after: str, winner: str | None) -> bool:
     """Whether the text after an answer leaves it standing no longer. `winner`: the document that it names, None for a tie.
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from labeling.annotation.criteria import key_of
-from workers.judges.openai.reading.afterwards import takes_back
-from workers.judges.openai.reading.elements import is_in_unknown_element
+from workers.judges.openai.reading.afterwards import is_unfinished, takes_back
+from workers.judges.openai.reading.elements import after_unknown_sections, is_in_unknown_element, without_wrappers
 from workers.judges.openai.reading.field_names import (
     LATER_ANSWER,
     LATER_BEST,
@@ -124,7 +124,7 @@ def _last_in(
     text: str, key: str, read: Callable[[dict[str, Any]], tuple[Stated, str]], *, or_key: str | None = None
 ) -> tuple[Stated, str]:
     """The result of `read` on the last complete object with one of these keys, and its reasoning. Raises NoScore."""
-    text = _unquoted(text)
+    text = after_unknown_sections(without_wrappers(_unquoted(text)))
     keys = (key, or_key or key)
     every = _items(text)
     items = [item for item in every if _matters(item, text, keys)]
@@ -144,6 +144,8 @@ def _last_in(
         )
     if _is_open_list(text[: items[0].start], text[last.end :]):
         raise NoScore("cut", "its list of JSON objects is not complete")
+    if is_unfinished(text[every[-1].end :]):
+        raise NoScore("cut", "the text after its JSON object announces another answer, which does not come")
     after = _FENCE.sub("", _without_objects(text, last.end, every))
     if is_retracted(after) or takes_back(after, _winner(stated)):
         raise NoScore("contradiction", "the text after its JSON object takes it back, or names another winner")
@@ -306,7 +308,7 @@ def _matters(item: _Item, text: str, keys: Sequence[str]) -> bool:
         return False
     if is_schema(item.value) or is_placeholder(_reasoning_of(item.value)):
         return False
-    return not is_in_unknown_element(text, item.start, item.end)
+    return not is_in_unknown_element(text, item.start)
 
 
 def _mentions(key: str, value: Any) -> bool:
@@ -445,7 +447,9 @@ def _stands(
     read: Callable[[dict[str, Any]], tuple[Stated, str]],
 ) -> bool:
     """Whether an object states this, and the words around it leave it standing as the answer."""
-    start = max((each.end for each in every if each.end <= item.start), default=0)
+    # A brace in the words before, as in \begin{thinking}, is no object.
+    objects = [each for each in every if each.value is not None or '"' in text[each.start : each.end]]
+    start = max((each.end for each in objects if each.end <= item.start), default=0)
     is_last = all(each.start < item.end for each in every)
     after = text[item.end :] if is_last else ""  # what stands between two objects is read for their order
     if item.value is None or not stands_as_answer(text[start : item.start], after):

@@ -9,13 +9,23 @@ from __future__ import annotations
 import re
 
 from workers.judges.openai.reading.announcing import announces
+from workers.judges.openai.reading.elements import ANSWERS, MARKUP, plain_tags
 from workers.judges.openai.reading.order import REQUESTED_FORMAT
 from workers.judges.openai.reading.thinking import plain_brackets
 
 MOST_OF_A_HEADING = 30  # characters
 _NEAR = 300  # characters on each side that are read
-_FENCE = re.compile(r"(?:```|~~~)[^\S\n]*\w*[^\S\n]*\n?")
-_SENTENCE_END = re.compile(r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*\n|\}\s*\Z|</?\w+>")
+# Another label says what else the block holds: notes, thoughts.
+_FENCE = re.compile(
+    r"(?:```|~~~)[^\S\n]*(?:json\w*|te?xt|plain\w*|markdown|md|javascript|js|python|py|ya?ml|output|answer|result|response|code)?[^\S\n]*(?:\n|(?=[^\w\s])|\Z)",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(
+    r"[.!?…。！？][\s*_\"'”’)\]]*(?=\s|\Z)|[。！？]|\n\s*\n|[}\]]\s*\n|</?(?:"
+    + "|".join(sorted(ANSWERS | MARKUP))
+    + ")>",
+    re.IGNORECASE,
+)
 # Abbreviations, whose period ends no sentence.
 _ABBREVIATED = re.compile(
     r"(?<!\w)(?:evtl|ggf|z\.\s?b|bzw|vgl|ca|e\.\s?g|i\.\s?e|cf|viz|approx|resp|p\.\s?ej|p\.\s?ex|par ex|ex|bijv|bv|напр|vs)\.\s*\Z",
@@ -98,6 +108,11 @@ _GIVEN_BY_IT = re.compile(
     rf" (?:(?:the|an?|its|this|following|final) )*{_NOUN}\W*\Z",
     re.IGNORECASE,
 )
+# Headings of what comes before an answer.
+_BEFORE_ANSWER = re.compile(
+    r"(?:(?:my|the|a|an|brief|short|detailed|step|by|relevance|comparative|internal|inner|careful|of|and)\s+)*(?:analysis|reasoning|reflection|reflections|thoughts?|"
+    r"thinking|review|consideration|considerations|summary of (?:my )?reasoning|分析|推理|思考)"
+)
 _IS_ANSWER = re.compile(
     r"\W*(?:is|was|are|would be|that is|that's|this is)\W+(?:(?:my|the|an?|final|only|official|overall|own|definitive|single|honest|"
     r"best|correct|right)\W+)*(?:answer|verdict|score|result|response|output|judge?ment|reply|decision|rating|conclusion)\b",
@@ -107,7 +122,7 @@ _IS_ANSWER = re.compile(
 
 def stands_as_answer(before: str, after: str) -> bool:
     """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
-    before = _HEADER.sub("", plain_brackets(_CONTROLS.sub("", before)))
+    before = plain_tags(_HEADER.sub("", plain_brackets(_CONTROLS.sub("", before))))
     if re.search(r"(?<!~)~~\s*\Z", before) and after.lstrip().startswith("~~"):
         return False  # struck through
     if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
@@ -131,6 +146,8 @@ def _is_led_to(before: str) -> bool:
     ):
         return False
     clause = _plain(_CLAUSE.split(lead.rstrip(" \t*_`\"'“”‘’«»(["))[-1])
+    if _BEFORE_ANSWER.fullmatch(words):
+        return False
     if announces(words) or announces(clause):
         return True
     if _COLON.search(lead):

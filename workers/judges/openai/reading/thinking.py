@@ -26,7 +26,8 @@ _CLOSES = r"(?:>|&gt;|&#0*62;|&#x0*3e;|\\u003e|\\>)"
 # Brackets that stand for < and > in tags, and for the square ones; the others are quotation marks elsewhere.
 BRACKETS = str.maketrans("＜〈⟨⟪◁｟＞〉⟩⟫▷｠", "<<<<<<>>>>>>")
 _QUOTES = str.maketrans("《「『«‹《〖【〔》」』»›》〗】〕", "<<<<<<<[[>>>>>>>]]")
-_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad]")
+# Characters that nobody sees, and controls that servers leave; ESC begins a style, which `elements` reads.
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
 _TAG = re.compile(
     rf"{_OPENS}\s{{0,9}}[|｜]?\s{{0,9}}(?P<slash>[/\\]?)\s{{0,9}}[|｜]?(?P<name>" + _THINKING_NAME + r")"
     rf"(?:\s[^<>]{{0,120}}?)?\s{{0,9}}(?P<empty>/?)[|｜]?\s{{0,9}}{_CLOSES}"
@@ -75,9 +76,7 @@ def final_text(text: str) -> str:
     if _is_one_object(text):
         return text.strip()  # tags inside its strings are only mentioned
     final = _after_fences(_after_tags(_final_channel(_INVISIBLE.sub("", text))))
-    head = _HEAD.match(final)
-    final = final[head.end() :] if head else final
-    final = _without_tail(final)
+    final = _without_tail(without_head(final))
     if _NEXT_TURN.search(final):
         raise SecondTurn
     return final.strip()
@@ -86,6 +85,12 @@ def final_text(text: str) -> str:
 def plain_brackets(text: str, *, quotes: bool = False) -> str:
     """The text, of equal length, with the brackets that stand for < and > as those; `quotes`: also those that mark quotations."""
     return text.translate(BRACKETS | _QUOTES) if quotes else text.translate(BRACKETS)
+
+
+def without_head(text: str) -> str:
+    """The text without blanks and beginnings of turns at its start."""
+    head = _HEAD.match(text)
+    return text[head.end() :] if head else text
 
 
 def _without_tail(text: str) -> str:

@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from workers.judges.openai.reading.afterwards import takes_back
-from workers.judges.openai.reading.elements import after_unknown_elements
+from workers.judges.openai.reading.afterwards import is_unfinished, takes_back
+from workers.judges.openai.reading.elements import after_unknown_elements, is_commented, without_wrappers
 from workers.judges.openai.reading.order import is_retracted
 
 MOST_CHARACTERS = 200  # of a text that says a letter and nothing else
@@ -54,7 +54,9 @@ _QUOTES = str.maketrans(
 )
 _CONTROLS = re.compile("\x1b\\[[0-9;]*m|[\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _HEADER = re.compile(r"\A\s*(?:assistant|model)\s*(?::|\n)\s*", re.IGNORECASE)
-_FENCED = re.compile(r"```\w*\n(.*)\n```", re.DOTALL)
+_FENCED = re.compile(
+    r"```(?:json\w*|te?xt|plain\w*|markdown|md|output|answer|result|response)?\n(.*)\n```", re.DOTALL | re.IGNORECASE
+)
 _FIELD = re.compile(
     r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|vote|label|letter|result|response|output|decision|selected|"
     r"(?:more|most)[ _-]relevant)(?:[ _-]document)?",
@@ -80,7 +82,12 @@ def label_in(text: str, labels: Sequence[str]) -> str | None:
     head, _, rest = text.partition("\n")
     found = _label(head, labels)
     said = {_label(line, labels) for line in rest.split("\n")} - {None, found}
-    if said or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_"))) or takes_back(rest, found):
+    if (
+        said
+        or (rest.strip() and _OTHER_LINE.match(rest.strip(" \n*_")))
+        or takes_back(rest, found)
+        or is_unfinished(rest)
+    ):
         return None
     return found
 
@@ -145,8 +152,9 @@ def _explained(text: str) -> str | None:
 
 def letter_in(text: str) -> str | None:
     """ "A" or "B", None where the text states neither or more than that."""
-    text = after_unknown_elements(unicodedata.normalize("NFKC", _CONTROLS.sub("", text))).strip().strip("$").strip()
-    if len(text) > MOST_CHARACTERS:
+    text = after_unknown_elements(without_wrappers(unicodedata.normalize("NFKC", text)))
+    text = _CONTROLS.sub("", text).strip().strip("$").strip()
+    if len(text) > MOST_CHARACTERS or is_commented(text) or is_unfinished(text.partition("\n")[2]):
         return None
     text = _BOXED.sub(r"\1", _HEADER.sub("", text).translate(_QUOTES))
     wrapped = _WRAPPED.fullmatch(text)
