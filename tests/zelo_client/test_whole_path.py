@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -94,3 +95,18 @@ def test_the_client_goes_the_whole_path(server: str, environment: dict[str, str]
         ranked = zelo.rerank(zelo.rerankers(slug)[0].model, "what is word3", ["word3 word3", "filler"])
         assert {each.index for each in ranked} == {0, 1}
         assert all(0.0 <= each.relevance_score <= 1.0 for each in ranked)
+    home = Path(environment["ZELO_HOME"])
+    files = list(home.rglob("*"))
+    assert {"logs", "storage", "snapshots", "training", "spool", "uploads"} <= {
+        path.name for path in files if path.is_dir()
+    }
+    assert [path for path in files if is_open(path)] == []  # the home itself lets PostgreSQL's user pass, under root
+
+
+def is_open(path: Path) -> bool:
+    """Whether other users of the host may read or enter a file or folder."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # it was a temporary one
+        return False
+    return not (stat.S_ISLNK(mode) or stat.S_ISSOCK(mode)) and bool(mode & 0o077)

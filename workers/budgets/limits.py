@@ -103,6 +103,12 @@ class Bound:
         names = ("most_tokens", "most_cost_micros", "question_tokens", "question_cost_micros")
         return cls(*(estimate[name] for name in names))
 
+    def reserved(self, read: int, written: int, cost_micros: int) -> tuple[int, int, int]:
+        """What a question in a batch reserves (tokens read and written, money): no more than the estimate says that one takes."""
+        most = int(self.question_tokens)
+        written = min(written, most)
+        return min(read, most - written), written, min(cost_micros, int(self.question_cost_micros))
+
 
 @dataclass(frozen=True, slots=True)
 class Budgets:

@@ -43,6 +43,8 @@ TEMPLATE_TOKENS = (12, 64)
 # Where calls cost money, "at most" allows one question in ten to be retried, and the run is held to it
 # (`workers.budgets.limits.Bound`). Elsewhere it is all attempts of all questions.
 RETRIES = 0.1
+# A provider may lose a whole batch, which then counts as paid and is sent once more.
+RETRIES_IN_BATCHES = 1.0
 # Pairs with a known answer that a run adds to its design (`workers.runs.gold_mixing`).
 KNOWN, QUERIES_AT_ONCE = 0.02, 50
 MEASURED_CALLS = 20
@@ -86,14 +88,13 @@ class JudgeEstimate:
     is_priced: bool = True
     question_tokens: int = 0
     question_cost_micros: int = 0
-    is_batched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RunEstimate:
     """The estimate of a run within its budgets. Pairs and calls are upper bounds: a run reuses earlier answers, and designs
     in rounds may stop earlier; `most_calls` counts all attempts. Tokens and cost have an expected figure and a bound, to which
-    a run that costs money is held, unless a budget is lower or answers come in batches (`is_held`).
+    a run that costs money is held, unless a budget is lower (`is_held`).
     `paper_calls`: what the paper's design would ask, three judges on four pairs a candidate.
     """
 
@@ -205,7 +206,7 @@ def _total(
         most_tokens=min(most_tokens, tokens),
         cost_micros=min(sum(judge.cost_micros for judge in each), cost),
         most_cost_micros=min(most_cost, cost),
-        is_held=0 < most_cost <= cost and most_tokens <= tokens and not any(judge.is_batched for judge in each),
+        is_held=0 < most_cost <= cost and most_tokens <= tokens,
         seconds=None if None in known else sum(seconds for seconds in known if seconds is not None),
         judges=each,
         gpu_hours=sum(hours) if hours else None,
@@ -370,9 +371,9 @@ def _of_judge(measure: _Measure, pairs: int, share: float, most_share: float, kn
     calls = questions * measure.calls_each
     rate = _measured_rate(judge.plugin.name)
     read, written = measure.expected(questions)
-    is_batched = judge.options.get("delivery") == "batch"
     cost = _cost(judge.options, math.ceil(read), math.ceil(written)) if measure.is_remote else 0
-    attempts = 1 + RETRIES if cost and not is_batched else MAX_ATTEMPTS
+    retries = RETRIES_IN_BATCHES if judge.options.get("delivery") == "batch" else RETRIES
+    attempts = 1 + retries if cost else MAX_ATTEMPTS
     one = measure.most_of_one()
     # A question beyond the design, so that the last one is not held back.
     more = known_pairs + 1
@@ -401,7 +402,6 @@ def _of_judge(measure: _Measure, pairs: int, share: float, most_share: float, kn
         is_priced=cost is not None,
         question_tokens=math.ceil(sum(one)) if measure.is_remote else 0,
         question_cost_micros=costs(*one, measure.most_calls(1) / MAX_ATTEMPTS),
-        is_batched=is_batched,
     )
 
 

@@ -28,6 +28,7 @@ from workers.broker.routing import QUEUES
 from workers.judging.streaming import STOP_S
 from workers.monitoring.gpus import has_gpu
 from workers.monitoring.heartbeats import alive
+from zelo_site.processes.addresses import note_address, public_address
 from zelo_site.processes.restarting import RestartFailed, RestartOrders
 from zelo_site.processes.services import AlreadyRunning, ServiceSupervisor
 from zelo_site.processes.supervisor import GRACE_S, Child, ProcessSupervisor, exits_on_sigterm
@@ -53,9 +54,10 @@ class PortTaken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A running server: its address, its logs, and a method that waits for its end."""
+    """A running server: the address for browsers, the one on which it listens, its logs, and a method that waits for its end."""
 
     address: str
+    listening: str
     logs: Path
     wait: Callable[[], int]
     tick: Callable[[], None]
@@ -147,8 +149,11 @@ def serve(host: str, port: int, *, judging: int = 0) -> Iterator[Serving]:
         with ProcessSupervisor(children, home=settings.ZELO_HOME, watch=watch) as processes:
             ranking.processes = orders.processes = processes
             shown = f"[{host}]" if ":" in host else host
+            listening = f"http://{shown}:{port}"
+            address = public_address(listening)
+            note_address(settings.ZELO_HOME, address)
             try:
-                yield Serving(f"http://{shown}:{port}", settings.ZELO_HOME / "logs", processes.wait, processes.tick)
+                yield Serving(address, listening, settings.ZELO_HOME / "logs", processes.wait, processes.tick)
             finally:
                 connection.close()
 

@@ -21,7 +21,7 @@ from labeling.models import Annotator
 from labeling.prepared import prepared_cursor
 from labeling.records import Comparison, Failure, FailureKind
 from workers import failpoints
-from workers.budgets.limits import NO_LIMIT, questions_covered
+from workers.budgets.limits import NO_LIMIT, Bound, questions_covered
 from workers.endpoints.batching import BatchingJudge, BatchLimits
 from workers.judging import questions, queue, trouble
 from workers.judging.queue import ClaimedTask
@@ -144,7 +144,7 @@ def _draft(
             ClaimedTask.of((pk, 0, 0, run.pk, pair, annotator.pk, swapped, documents))
             for pk, pair, swapped, documents in rows[start : start + READ_AT_ONCE]
         ]
-        for task, asked in _asked(annotator, judge, tasks):
+        for task, asked in _asked(annotator, judge, tasks, Bound.of(run.estimate)):
             if isinstance(asked, Failure):
                 draft.unusable[task.id] = asked
                 continue
@@ -162,16 +162,17 @@ def _draft(
 
 
 def _asked(
-    annotator: Annotator, judge: BatchingJudge, tasks: Sequence[ClaimedTask]
+    annotator: Annotator, judge: BatchingJudge, tasks: Sequence[ClaimedTask], limit: Bound | None
 ) -> Iterator[tuple[ClaimedTask, tuple[int, int, int, int] | Failure]]:
-    """The bounds of each question, or why it cannot be asked."""
+    """The bounds of each question, at most those of the run's estimate, or why it cannot be asked."""
     for task, comparison in read_questions(annotator, tasks):
         if isinstance(comparison, Failure):
             yield task, comparison
             continue
         question = judge.batch_question(comparison)
         length = len(request_line(task, "", question.body))
-        yield task, (length, question.input_tokens, question.output_tokens, question.cost_micros)
+        most = (question.input_tokens, question.output_tokens, question.cost_micros)
+        yield task, (length, *(limit.reserved(*most) if limit else most))
 
 
 def read_questions(

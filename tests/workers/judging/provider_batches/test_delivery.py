@@ -19,6 +19,7 @@ from labeling.records import FailureKind
 from tests.factories.batches import FAST, batch_run, step, work_until
 from tests.factories.http_panel import define_endpoints
 from tests.fake_judge.process import FakeJudge, running_fake_judge
+from workers.budgets.changes import change_budgets
 from workers.budgets.spend import totals_of_run
 from workers.endpoints.batching import batch_status
 from workers.endpoints.registry import get_endpoint
@@ -272,6 +273,7 @@ def test_limits_of_the_provider_split_a_run_into_several_batches(
 
 def test_budgets_hold_while_batches_are_out(fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
     run, judge = batch_run(monkeypatch, fake, cost_budget_micros=10**9)
+    run = change_budgets(run, {})  # without its estimate, as a run with a lower budget is
     step(run, judge)
     bound = ProviderBatch.objects.get().cost_micros
     work_until(run, judge)

@@ -55,7 +55,7 @@ STOPPED = "\nstopped; run the same command to continue"
 
 def wait_for_page(stack: Serving) -> None:
     """Wait until the web server answers, for at most a minute; its log has the reason if it does not."""
-    address = urlsplit(stack.address)
+    address = urlsplit(stack.listening)
     deadline = time.monotonic() + PAGE_DEADLINE_S
     while time.monotonic() < deadline:
         stack.tick()
