@@ -67,9 +67,18 @@ class AsyncZelo:
 
     async def _answered(self, request: requests.Request[Any]) -> httpx.Response:
         try:
-            return checked(await self._client.request(**request.arguments()))
+            return checked(await self._sent(request))
         except httpx.TransportError as error:
             raise Unreachable(f"no answer from {self._client.base_url}: {error}; check the address") from error
+
+    async def _sent(self, request: requests.Request[Any]) -> httpx.Response:
+        """The response. A read is sent again where the server has just closed the idle connection."""
+        try:
+            return await self._client.request(**request.arguments())
+        except httpx.RemoteProtocolError:
+            if request.method != "GET":
+                raise
+            return await self._client.request(**request.arguments())
 
     async def create_project(self, name: str, *, instruction: str = "") -> Project:
         return await self.send(requests.create_project(name, instruction))

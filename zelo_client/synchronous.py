@@ -65,9 +65,18 @@ class Zelo:
 
     def _answered(self, request: requests.Request[Any]) -> httpx.Response:
         try:
-            return checked(self._client.request(**request.arguments()))
+            return checked(self._sent(request))
         except httpx.TransportError as error:
             raise Unreachable(f"no answer from {self._client.base_url}: {error}; check the address") from error
+
+    def _sent(self, request: requests.Request[Any]) -> httpx.Response:
+        """The response. A read is sent again where the server has just closed the idle connection."""
+        try:
+            return self._client.request(**request.arguments())
+        except httpx.RemoteProtocolError:
+            if request.method != "GET":
+                raise
+            return self._client.request(**request.arguments())
 
     def create_project(self, name: str, *, instruction: str = "") -> Project:
         return self.send(requests.create_project(name, instruction))
