@@ -43,17 +43,17 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
-DOCUMENTS, QUICK_BATCH_DOCUMENTS = 40, 30
-AHEAD, QUICK_BATCH_AHEAD = 300, 50  # questions
+DOCUMENTS, QUICK_BATCH_DOCUMENTS = 40, 20
+AHEAD, QUICK_BATCH_AHEAD = 300, 30  # questions
 ROUNDS, QUICK_ROUNDS = 50, 10
 BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 20, 4  # each kind once
 CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
 AT_LEAST_IN_FLIGHT = 8
-PROGRESS = 50  # answers between two kills, so that no question is unlucky five times in a row
+PROGRESS, QUICK_BATCH_PROGRESS = 50, 25  # answers between two kills, so that no question is unlucky five times in a row
 ON_THE_WIRE_S = 0.5
 PATIENCE_S = 120.0
 # Batches: their size, how long they take, and what goes wrong with them and with the requests of each step.
-BATCH_OF, BATCH_S, POLL_S = 50, 1.0, 0.3
+BATCH_OF, BATCH_S, QUICK_BATCH_S, POLL_S = 50, 1.0, 0.5, 0.3
 BATCH_FAULTS = ("reordered", "duplicated+unknown_ids", "", "expired+reordered")
 STEP_FAULTS = {
     "upload": ["", "lost_reply", "", "http_500_after", "", "http_503"],
@@ -264,7 +264,7 @@ def new_orders(queries: int, *, in_batches: bool = False, documents: int = DOCUM
     return Orders(project, judge, list(Query.objects.order_by("id").values_list("id", flat=True)), documents, ahead)
 
 
-def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random) -> list[Kill]:
+def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random, *, progress: int = PROGRESS) -> list[Kill]:
     """So many kills, each at a moment of its own."""
     kinds = [KINDS[number % len(KINDS)] for number in range(rounds)]
     rng.shuffle(kinds)
@@ -274,7 +274,7 @@ def torment(stack: Stack, orders: Orders, rounds: int, rng: random.Random) -> li
         orders.keep_ahead(stack, calls)
         if stack.in_batches:
             _order_trouble(stack, rng)
-        _wait(stack, lambda before=calls: _is_busy(stack, before + PROGRESS))  # type: ignore[misc]
+        _wait(stack, lambda before=calls: _is_busy(stack, before + progress))  # type: ignore[misc]
         time.sleep(rng.uniform(0.0, 0.3))
         at, in_flight = stack.kill(kind, rng)
         calls = stack.fake.summary()["calls"]
@@ -435,17 +435,24 @@ def _extra_calls(
 
 
 def chaos(
-    rounds: int, *, seed: int = 0, in_batches: bool = False, documents: int = DOCUMENTS, ahead: int = AHEAD
+    rounds: int,
+    *,
+    seed: int = 0,
+    in_batches: bool = False,
+    documents: int = DOCUMENTS,
+    ahead: int = AHEAD,
+    progress: int = PROGRESS,
+    batch_s: float = BATCH_S,
 ) -> tuple[dict[str, Any], list[Kill]]:
     """A run under `rounds` kills, to its end; the figures, and what was killed."""
     began = time.monotonic()
     with running_stack(in_batches=in_batches) as stack:
         if in_batches:
-            stack.fake.set_batches(batch_s=BATCH_S)
+            stack.fake.set_batches(batch_s=batch_s)
         orders = new_orders(rounds + 5, in_batches=in_batches, documents=documents, ahead=ahead)
         stack.tick()
         began_killing = time.monotonic()
-        kills = torment(stack, orders, rounds, random.Random(seed))
+        kills = torment(stack, orders, rounds, random.Random(seed), progress=progress)
         ended_killing = time.monotonic()
         finish(stack, orders)
         figures = audit(stack, orders, kills)
@@ -456,6 +463,7 @@ def chaos(
         "kills": dict(sorted(dead.items())),
         "kills_with_8_in_flight": sum(kill.in_flight >= AT_LEAST_IN_FLIGHT for kill in kills),
         "seconds": round(time.monotonic() - began, 1),
+        "seconds_starting": round(began_killing - began, 1),
         "seconds_killing": round(ended_killing - began_killing, 1),
         "seconds_ending": round(ended - ended_killing, 1),
     }
@@ -472,8 +480,9 @@ def main() -> None:
     many, few = (BATCH_ROUNDS, QUICK_BATCH_ROUNDS) if arguments.batch else (ROUNDS, QUICK_ROUNDS)
     rounds = arguments.rounds or (few if arguments.quick else many)
     small = arguments.quick and arguments.batch
-    size = {"documents": QUICK_BATCH_DOCUMENTS, "ahead": QUICK_BATCH_AHEAD} if small else {}
-    figures, kills = chaos(rounds, seed=arguments.seed, in_batches=arguments.batch, **size)
+    size: dict[str, Any] = {"documents": QUICK_BATCH_DOCUMENTS, "ahead": QUICK_BATCH_AHEAD}
+    size |= {"progress": QUICK_BATCH_PROGRESS, "batch_s": QUICK_BATCH_S}
+    figures, kills = chaos(rounds, seed=arguments.seed, in_batches=arguments.batch, **(size if small else {}))
     how = f"batches of {BATCH_OF}" if arguments.batch else f"{CONCURRENCY} calls in flight at most"
     print(f"{figures['judgments']} judgments under {rounds} kills, {how}")
     print(f"{'killed':<24}{'times':>7}{'in flight, mean':>17}{'next call after, s: median':>28}{'longest':>9}")

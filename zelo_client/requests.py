@@ -36,6 +36,7 @@ from zelo_client.models import (
 T = TypeVar("T")
 API = "/api/v1"
 BAR = 30
+BUSY = "waiting or running already"  # of the detail of a 409
 
 
 @dataclass(frozen=True)

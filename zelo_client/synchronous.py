@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from zelo_client import requests
-from zelo_client.errors import Unreachable, WaitedTooLong, checked
+from zelo_client.errors import Problem, Unreachable, WaitedTooLong, checked
 from zelo_client.models import (
     Board,
     Comparison,
@@ -73,7 +73,7 @@ class Zelo:
         """The response. A read is sent again where the server has just closed the idle connection."""
         try:
             return self._client.request(**request.arguments())
-        except httpx.RemoteProtocolError:
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             if request.method != "GET":
                 raise
             return self._client.request(**request.arguments())
@@ -153,9 +153,20 @@ class Zelo:
 
     def prove(self, slug: str, snapshot: Snapshot, *, split: str = "test") -> Board:
         """Evaluate all rerankers on a split, wait, and return the leaderboard."""
-        ordered = self.send(requests.evaluate(slug, snapshot, split))
+        ordered = self._in_turn(requests.evaluate(slug, snapshot, split))
         self.wait(self.send(requests.job(ordered["id"])))
         return self.send(requests.leaderboard(slug, snapshot, split))
+
+    def _in_turn(self, order: requests.Request[T], *, timeout_s: float = 3600.0) -> T:
+        """Send an order as soon as the other work of its kind has ended, such as the evaluation that follows a training."""
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.send(order)
+            except Problem as problem:
+                if problem.status != 409 or requests.BUSY not in str(problem) or time.monotonic() > until:
+                    raise
+            time.sleep(1.0)
 
     def rerankers(self, slug: str) -> list[Reranker]:
         return self.send(requests.rerankers(slug))

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
-from zelo_client import AsyncZelo, Unreachable, Zelo, requests
+from zelo_client import AsyncZelo, Problem, Unreachable, Zelo, requests
+
+
+def _request(connection: socket.socket) -> str:
+    """One whole request, "" where the client has closed the connection."""
+    seen = b""
+    while b"\r\n\r\n" not in seen:
+        if not (more := connection.recv(65536)):
+            return ""
+        seen += more
+    head, _, body = seen.partition(b"\r\n\r\n")
+    size = re.search(rb"content-length: (\d+)", head.lower())
+    while size is not None and len(body) < int(size[1]):
+        body += connection.recv(65536)
+    return head.decode()
 
 
 class _ClosesIdle:
@@ -30,7 +46,7 @@ class _ClosesIdle:
                 return
             with connection:
                 for place in range(2):
-                    head = connection.recv(65536).decode(errors="replace")
+                    head = _request(connection)
                     if not head or place:
                         break
                     self.seen.append(head.split(" ")[0])
@@ -76,3 +92,17 @@ def test_the_asynchronous_client_does_the_same(server: _ClosesIdle) -> None:
 
     asyncio.run(read_twice())
     assert server.seen == ["GET", "GET"]
+
+
+def test_an_evaluation_waits_for_the_one_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = {"detail": "an evaluation of project 'x' is waiting or running already; wait for its end, then order again"}
+    answers = [httpx.Response(409, json=busy), httpx.Response(409, json=busy), httpx.Response(200, json=[])]
+    monkeypatch.setattr("zelo_client.synchronous.time.sleep", lambda _: None)
+    with Zelo("http://zelo.test", "key") as zelo:
+        zelo._client = httpx.Client(
+            transport=httpx.MockTransport(lambda _: answers.pop(0)), base_url="http://zelo.test"
+        )
+        assert zelo._in_turn(WRITE) == [] and answers == []
+        answers.append(httpx.Response(409, json={"detail": "the snapshot is gone"}))
+        with pytest.raises(Problem, match="gone"):
+            zelo._in_turn(WRITE)
