@@ -104,7 +104,7 @@ class Bound:
         return cls(*(estimate[name] for name in names))
 
     def reserved(self, read: int, written: int, cost_micros: int) -> tuple[int, int, int]:
-        """What a question in a batch reserves (tokens read and written, money): no more than the estimate says that one takes."""
+        """The reservation of a question in a batch (tokens read and written, money), at most what the estimate says that one takes."""
         most = int(self.question_tokens)
         written = min(written, most)
         return min(read, most - written), written, min(cost_micros, int(self.question_cost_micros))

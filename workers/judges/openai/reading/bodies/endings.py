@@ -1,4 +1,4 @@
-"""How a choice ended: by itself, cut off, filtered, broken off, or with the call of a tool. Imports no Django."""
+"""Reads how a choice ended: by itself, cut off, filtered, broken off, or with the call of a tool. Imports no Django."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _is_filtered(results: Any) -> bool:
 
 
 def body_endings(body: dict[str, Any]) -> list[str]:
-    """What a body says of the end of all its choices, as far as that is not simply "completed"."""
+    """The reasons that a body states for the end of all its choices, without those of a normal end."""
     stated = [body[name] for name in ("status", "state") if isinstance(body.get(name), str)]
     if any(body.get(name) for name in ("incomplete_details", *UNFINISHED)):
         stated.append("incomplete")

@@ -1,4 +1,4 @@
-"""What the fields of a choice, a message or a part say of its text: that it is the final one, or anything else.
+"""Reads the fields of a choice, a message or a part that say whether its text is the final one.
 
 Any channel, type, role or flag that is not known to name a final text names something else, so that thinking under a new name is no
 answer. Imports no Django.
