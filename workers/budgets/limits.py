@@ -16,6 +16,7 @@ from django.db import connection
 from django.db.models import Exists, OuterRef
 
 from labeling.stored_texts import stored_text
+from workers.budgets.bounds import Bound
 from workers.budgets.operator_limits import (
     OperatorRules,
     has_operator_limits,
@@ -84,30 +85,6 @@ class BadBudget(ValueError):
 
 class CapReached(RuntimeError):
     """The caps of the project do not allow the calls that were about to be made."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The estimate's maximum spend of a run, and of one question; money in millionths of a dollar."""
-
-    tokens: int
-    cost_micros: int
-    question_tokens: float
-    question_cost_micros: float
-
-    @classmethod
-    def of(cls, estimate: Mapping[str, int]) -> Bound | None:
-        """The bound of a run's stored estimate; None where it holds by itself, or a person has lifted it."""
-        if "question_tokens" not in estimate:
-            return None
-        names = ("most_tokens", "most_cost_micros", "question_tokens", "question_cost_micros")
-        return cls(*(estimate[name] for name in names))
-
-    def reserved(self, read: int, written: int, cost_micros: int) -> tuple[int, int, int]:
-        """The reservation of a question in a batch (tokens read and written, money): at most the estimate's size of one."""
-        most = int(self.question_tokens)
-        written = min(written, most)
-        return min(read, most - written), written, min(cost_micros, int(self.question_cost_micros))
 
 
 @dataclass(frozen=True, slots=True)

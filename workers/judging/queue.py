@@ -22,7 +22,8 @@ from labeling.judgments import Recorded, record_judgments, store_model_grades
 from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
-from workers.budgets.limits import Bound, Budgets, questions_left
+from workers.budgets.bounds import Bound
+from workers.budgets.limits import Budgets, questions_left
 from workers.budgets.operator_limits import ANY_LIMIT
 from workers.judging import trouble
 from workers.judging.attempts import LONGEST_MESSAGE, close_attempts, log_failures, storable

@@ -41,7 +41,7 @@ PROMPT_TOKENS = 200
 # The tokens that a chat template adds to a prompt: expected, and at most.
 TEMPLATE_TOKENS = (12, 64)
 # Where calls cost money, "at most" allows one question in ten to be retried, and the run is held to it
-# (`workers.budgets.limits.Bound`). Elsewhere it is all attempts of all questions.
+# (`workers.budgets.bounds.Bound`). Elsewhere it is all attempts of all questions.
 RETRIES = 0.1
 # A provider may lose a whole batch, which then counts as paid and is sent once more.
 RETRIES_IN_BATCHES = 1.0

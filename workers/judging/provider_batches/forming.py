@@ -21,7 +21,8 @@ from labeling.models import Annotator
 from labeling.prepared import prepared_cursor
 from labeling.records import Comparison, Failure, FailureKind
 from workers import failpoints
-from workers.budgets.limits import NO_LIMIT, Bound, questions_covered
+from workers.budgets.bounds import Bound
+from workers.budgets.limits import NO_LIMIT, questions_covered
 from workers.endpoints.batching import BatchingJudge, BatchLimits
 from workers.judging import questions, queue, trouble
 from workers.judging.queue import ClaimedTask
