@@ -51,7 +51,7 @@ def _made_up() -> tuple[Project, Any]:
     database makes a second writer of a name wait for the first.
     """
     unique = uuid.uuid4().hex
-    user = get_user_model().objects.create(username=unique, password="!")  # noqa: S106 - nobody signs in with it
+    user = get_user_model().objects.create(username=unique, password="!")
     project = create_project(unique)
     Membership.objects.create(project=project, user=user, role=Role.ANNOTATOR)
     confirm_read(project, user, seen=instruction_hash(project))

@@ -25,7 +25,9 @@ def rows() -> dict[str, int]:
 
 def test_a_rehearsal_stores_an_answer_and_keeps_nothing() -> None:
     before = rows()
-    with CaptureQueriesContext(connection, ) as ran:
+    with CaptureQueriesContext(
+        connection,
+    ) as ran:
         rehearse()
     stored = [each["sql"] for each in ran if "INSERT INTO labeling_submission" in each["sql"]]
     assert len(stored) == 1, "no answer was stored"
