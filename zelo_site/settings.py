@@ -222,6 +222,7 @@ MIDDLEWARE = [
     "zelo_site.security.proxies.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "zelo_site.security.bad_keys.BadKeysMiddleware",
+    "zelo_site.security.compression.CompressionMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "zelo_site.security.headers.PrivateResponsesMiddleware",

@@ -18,14 +18,25 @@ SERIOUS = {"serious", "critical"}
 
 def serious_faults(visited: Visit) -> list[str]:
     """What axe finds serious or critical, as one line each; the page gets axe once."""
+    return [_line(each) for each in _violations(visited, {}) if each["impact"] in SERIOUS]
+
+
+def all_faults(visited: Visit) -> list[str]:
+    """What axe finds, of any weight, with the size of what one presses, which it leaves out unless asked."""
+    return [_line(each) for each in _violations(visited, {"target-size": {"enabled": True}})]
+
+
+def _violations(visited: Visit, rules: dict[str, Any]) -> list[dict[str, Any]]:
     if not visited.page.evaluate("'axe' in window"):
         visited.page.evaluate(AXE.axe_script)
-    found = visited.page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-    return [
-        f"{each['id']}: {each['help']} at {each['nodes'][0]['target']} {each['nodes'][0]['html'][:120]}"
-        for each in found
-        if each["impact"] in SERIOUS
-    ]
+    options = {"resultTypes": ["violations"], "rules": rules}
+    found: list[dict[str, Any]] = visited.page.evaluate("options => axe.run(options)", options)["violations"]
+    return found
+
+
+def _line(fault: dict[str, Any]) -> str:
+    first = fault["nodes"][0]
+    return f"{fault['id']}: {fault['help']} at {first['target']} {first['html'][:120]}"
 
 
 def overflow(visited: Visit) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.urls import reverse
 from playwright.sync_api import expect
 
@@ -183,6 +184,15 @@ def test_lost_server_is_said_and_forgotten(visit: Start, owner: User, project: P
     page.locator("#lost").wait_for(state="visible")
     page.context.set_offline(False)
     page.locator("#lost").wait_for(state="hidden")
+
+
+def test_an_ended_session_leads_to_the_sign_in_page(visit: Start, owner: User, project: Project, query: Query) -> None:
+    visited = visit(owner)
+    page = visited.open(reverse("project", args=[project.slug]))
+    page.wait_for_selector("#figures h2")
+    Session.objects.all().delete()
+    page.get_by_role("heading", name="Sign in").wait_for()
+    assert page.url.endswith(f"{reverse('sign-in')}?next={reverse('project', args=[project.slug])}")
 
 
 def test_reasons_open_and_close_by_keyboard(visit: Start, owner: User, project: Project, query: Query) -> None:

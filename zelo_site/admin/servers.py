@@ -144,13 +144,17 @@ class AuditAdmin(ReadOnlyAdmin):
     search_fields = ("subject", "project_name", "actor_name", "action")
     search_help_text = _("Subject, project, user or action")
     ordering = ("-id",)
-    fields = ("at", "action", "done", "subject", "project_name", "actor_shown", "shown_details")
-    readonly_fields = ("done", "actor_shown", "shown_details")
+    fields = ("at", "done", "code", "subject", "project_name", "actor_shown", "shown_details")
+    readonly_fields = ("done", "code", "actor_shown", "shown_details")
     shown_details = plain_json("details", _("details"))
 
     @admin.display(description=_("action"), ordering="action")
     def done(self, row: AuditEntry) -> str:
         return action_label(row.action)
+
+    @admin.display(description=_("name in the API"))
+    def code(self, row: AuditEntry) -> str:
+        return row.action
 
     @admin.display(description=_("by"), ordering="actor_name")
     def actor_shown(self, row: AuditEntry) -> Any:

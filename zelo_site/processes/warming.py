@@ -1,4 +1,5 @@
-"""Warms a web process before its first request: addresses, templates, languages, and a database connection in each thread.
+"""Warms a web process before its first request: addresses, templates, languages, and in each thread a database connection
+on which the requests of the comparison screen have run once.
 
 People who all come at once would otherwise wait for what each process and each thread does once.
 """
@@ -52,15 +53,20 @@ def _load() -> None:
 
 def _connect(threads: Executor, count: int) -> None:
     """Open a connection in every thread: each waits for all others, so that none takes two of the tasks."""
+    from django.db import DatabaseError, connection
+
+    from zelo_site.processes.rehearsal import rehearse
+
     together = threading.Barrier(count)
 
     def connect() -> None:
-        from django.db import connection
-
-        with contextlib.suppress(Exception), connection.cursor() as cursor:  # the database may still be starting
-            cursor.execute("SELECT 1")
         with contextlib.suppress(threading.BrokenBarrierError):
             together.wait(PATIENCE_S)
+        try:
+            rehearse()
+        except DatabaseError:  # the database is starting, or its tables are about to be migrated
+            log.info("a web thread starts without a rehearsal", exc_info=True)
+            connection.close()
 
     for each in [threads.submit(connect) for _ in range(count)]:
-        each.result(2 * PATIENCE_S)
+        each.result(4 * PATIENCE_S)

@@ -51,7 +51,7 @@ def test_a_second_run_like_the_first_takes_two_clicks(visit: Start, owner: User,
     visited = visit(owner)
     page = visited.open(reverse("project", args=[judged.slug]))
     page.get_by_role("link", name="New run").last.click()
-    expect(page.get_by_text(f"Filled in as run {first.pk} was.")).to_be_visible()
+    expect(page.get_by_text(f"Filled in like run {first.pk}.")).to_be_visible()
     page.get_by_role("button", name="Start run").last.click()
     expect(page.get_by_text("Run started.")).to_be_visible()
     second = Run.objects.exclude(pk=first.pk).get()

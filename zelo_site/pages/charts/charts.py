@@ -7,13 +7,13 @@ from django.shortcuts import render
 from django.template.loader import render_to_string
 
 from zelo_site.pages.charts.drawing import as_csv, draw
-from zelo_site.pages.charts.project_charts import CHARTS
+from zelo_site.pages.charts.project_charts import CHARTS, chart_titles
 from zelo_site.pages.scope import visible_project
 
 
 def charts_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the places of all charts; the browser fetches each."""
-    context = {"project": visible_project(request, slug), "names": list(CHARTS), "here": "charts"}
+    context = {"project": visible_project(request, slug), "titles": chart_titles(), "here": "charts"}
     return render(request, "zelo/charts/charts.html", context)
 
 

@@ -38,6 +38,17 @@ def _kept(name: str, project: Project, read: Read) -> Any:
     return found[0]
 
 
+def chart_titles() -> dict[str, str]:
+    """Return the title of each chart by its name, in the order of the page."""
+    return {
+        "ndcg": _("NDCG@10 by spend"),
+        "spend": _("Spend by judge over time"),
+        "certainty": _("Top-10 certainty over time"),
+        "elo": _("Elo against grades"),
+        "reliability": _("Reliability of relevance"),
+    }
+
+
 # --- NDCG by spend --------------------------------------------------------------------------
 
 
@@ -58,7 +69,7 @@ def _ndcg(project: Project) -> Chart:
     paper = read["paper"] * points[-1][1] / points[-1][0] if is_money else read["paper"]
     return Chart(
         name="ndcg",
-        title=_("NDCG@10 by spend"),
+        title=chart_titles()["ndcg"],
         about=_(
             "Elo refitted on growing shares of the answers to at most 50 graded queries, with 95 percent intervals over queries."
         ),
@@ -115,7 +126,7 @@ def _spend(project: Project) -> Chart:
     ends = [row[1] for row in rows]
     return Chart(
         name="spend",
-        title=_("Spend by judge over time") if is_money else _("Calls by judge over time"),
+        title=chart_titles()["spend"] if is_money else _("Calls by judge over time"),
         about=_("Cumulative cost of each judge.") if is_money else _("No call has cost money; the lines count calls."),
         x_label=_("time (UTC)"),
         y_label=_("dollars") if is_money else _("calls"),
@@ -141,7 +152,7 @@ def _certainty(project: Project) -> Chart:
     ends = [row[0] for row in rows]
     return Chart(
         name="certainty",
-        title=_("Top-10 certainty over time"),
+        title=chart_titles()["certainty"],
         about=_(
             "Expected share of the true top 10 among the ten shown, on up to 20 queries; the mean and the lowest query."
         ),
@@ -182,7 +193,7 @@ def _elo(project: Project) -> Chart:
     rows = _kept("elo", project, _read_grades)
     return Chart(
         name="elo",
-        title=_("Elo against grades"),
+        title=chart_titles()["elo"],
         about=_("Median Elo of the documents with each grade; the bars hold the middle half. No judge sees a grade."),
         x_label=_("grade"),
         y_label="Elo",
@@ -204,7 +215,7 @@ def _reliability(project: Project) -> Chart:
     rows = _kept("reliability", project, _read_reliability)
     return Chart(
         name="reliability",
-        title=_("Reliability of relevance"),
+        title=chart_titles()["reliability"],
         about=_(
             "Predicted and observed relevance on held-out queries; dots on the dashed line are perfectly calibrated."
         ),

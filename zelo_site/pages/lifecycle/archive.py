@@ -50,7 +50,7 @@ def import_archive_page(request: HttpRequest) -> HttpResponse:
         except (BadForm, BadArchive, BadProject, StorageFull) as refused:
             error = refused
         else:
-            messages.success(request, _("The archive is being imported; the jobs page shows how far."))
+            messages.success(request, _("Importing the archive. The Jobs page shows the progress."))
             return redirect("project", slug=job.project.slug)
     form = shown_form(ArchiveForm, request.POST or None, error)
     context = {"form": form, "error": error, "here": "projects"}

@@ -82,7 +82,7 @@ def delete_page(request: HttpRequest, slug: str, what: str, target_id: int) -> H
     if job.state == Job.State.FINISHED:
         messages.success(request, _("%(name)s deleted.") % {"name": target.name})
     else:
-        messages.success(request, _("%(name)s is being deleted; the jobs page shows how far.") % {"name": target.name})
+        messages.success(request, _("Deleting %(name)s. The Jobs page shows the progress.") % {"name": target.name})
     return redirect(BACK[what], slug=project.slug)
 
 

@@ -140,7 +140,7 @@ def _delete(request: HttpRequest, project: Project, ids: Sequence[int], pairs: i
     job = delete(target, by=request.user)
     if job.state == Job.State.FINISHED:
         return _("%(name)s deleted.") % {"name": target.name}
-    return _("%(name)s is being deleted; the jobs page shows how far.") % {"name": target.name}
+    return _("Deleting %(name)s. The Jobs page shows the progress.") % {"name": target.name}
 
 
 ACTIONS = {

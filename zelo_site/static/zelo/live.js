@@ -10,7 +10,15 @@
 
   const rows = (root) => root.querySelectorAll("[data-moves][id]");
 
+  // A fragment asked for after the session has ended is the sign-in page, which belongs into the window.
+  const isSignIn = (xhr) => Boolean(xhr.responseURL) && new URL(xhr.responseURL).pathname === document.body.dataset.signIn;
+
   document.addEventListener("htmx:beforeSwap", (event) => {
+    if (isSignIn(event.detail.xhr)) {
+      event.detail.shouldSwap = false;
+      window.location.reload();
+      return;
+    }
     const target = event.detail.target;
     places = new Map([...rows(target)].map((row) => [row.id, row.getBoundingClientRect().top]));
     opened = new Set([...target.querySelectorAll("details[open][id]")].map((details) => details.id));

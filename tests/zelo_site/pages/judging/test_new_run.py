@@ -65,7 +65,7 @@ def test_the_form_comes_as_the_last_run_was_and_starts_another_like_it(client: C
         cascade_threshold=0.15, orders="both", query_ids=[first.pk], call_budget=500, cost_budget_micros=2_500_000,
     )  # fmt: skip
     shown = page(client, "new-run", project.slug)
-    assert f"Filled in as run {last.pk} was." in shown
+    assert f"Filled in like run {last.pk}." in shown
     sent = form_values(shown) | {"first": f"@{cheap.pk}"}
     assert f'value="@{cheap.pk}" id="first-@{cheap.pk}" checked' in shown
     assert sent["cost_budget"] == "2.5"
