@@ -171,7 +171,7 @@ def _normal_below(z: float) -> float:
 
 @numba.njit(cache=True)
 def swap_costs(at: FloatArray, theta: FloatArray, variance: FloatArray, discount: FloatArray) -> FloatArray:
-    """What a swap of two neighbours costs where both have the strength `at`, float64[len(at)].
+    """The cost of a swap of two neighbours where both have the strength `at`, float64[len(at)].
 
     Where r others are expected above that strength, the two take places r + 1 and r + 2, and the swap costs the difference of
     their discounts: much at the end of the top and between the first two, little between places 5 and 6, nothing below.
@@ -204,7 +204,7 @@ def swap_costs(at: FloatArray, theta: FloatArray, variance: FloatArray, discount
 
 @numba.njit(cache=True)
 def inversion_worth(theta: FloatArray, covariance: FloatArray, phi: float, discount: FloatArray) -> FloatArray:
-    """How much a falling variance of each difference is worth, float64[n, n], up to a factor.
+    """The value of a falling variance of each difference, float64[n, n], up to a factor.
 
     The discounted gain that a wrong order loses is a sum over inverted pairs: the difference in strength, times the cost of a
     swap where the two meet. By a posterior N(m, v) of a difference its expected size while inverted grows with v at the rate

@@ -23,10 +23,10 @@ LEAST_VOTES = 30
 WORST_STDERR = 0.9
 """The same for a judge whose sharpness is known no better than this: its votes have taught nothing beyond the prior."""
 
-PILOT_VOTES = 150
+PILOT_VOTES = 400
 """Before the other queries begin, some are asked until each judge has about so many votes: by then it can be measured."""
 
-PILOT_STDERR = 0.4
+PILOT_STDERR = 0.25
 """The sharpness of each judge is known so well, or better, when the other queries begin."""
 
 PILOT_ROUNDS = 4
@@ -136,10 +136,10 @@ def choose_judges(
 
 
 def pilot_queries(panel: PanelTerms, sizes: IntArray) -> int:
-    """How many of the queries, of `sizes` int64[Q] candidates, the judges are measured on before the others begin.
+    """The number of queries, of `sizes` int64[Q] candidates, on which the judges are measured before the others begin.
 
-    What is asked before judges are measured goes to all of them, whatever they cost, so that it should be no more than the
-    measurement needs. A round of one pair for each candidate is reckoned with. All, where the judges are measured.
+    Until judges are measured, all of them are asked, whatever they cost, so this part should be no larger than the measurement
+    needs. A round of one pair for each candidate is reckoned with. All, where the judges are measured.
     """
     known = panel.is_measured and bool((panel.sharpness_stderr <= PILOT_STDERR).all())
     if known or panel.judges < 2:

@@ -13,7 +13,7 @@ from labeling.models import Annotator, Judgment, Project
 from labeling.records import Comparison, Failure, Verdict
 from scoring.judge_terms import panel_terms, seen_candidates
 from scoring.models import JudgeFit, Score
-from scoring.numerics.judges.informative import PILOT_VOTES
+from scoring.numerics.judges import informative
 from scoring.rating import rate_stale
 from tests.factories.rows import make_judges, make_project, make_run
 from tests.factories.stubs.plugins import TestJudge
@@ -42,6 +42,12 @@ class GuessingJudge(TestJudge):
 @pytest.fixture
 def guessing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plugins._registry, ("judge", "test-guessing"), GuessingJudge)
+
+
+@pytest.fixture
+def small_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informative, "PILOT_VOTES", 150)
+    monkeypatch.setattr(informative, "PILOT_STDERR", 0.9)
 
 
 def make_panel(project: Project) -> tuple[Annotator, Annotator]:
@@ -96,13 +102,14 @@ def test_a_price_counts() -> None:
     assert later[cheap.pk] > later[dear.pk], "both are equally sharp"
 
 
+@pytest.mark.usefixtures("small_pilot")
 def test_judges_are_measured_on_a_part_of_the_queries_before_the_others_begin() -> None:
     project = make_project(queries=2 * QUERIES, documents=DOCUMENTS)
     sharp, guesses = make_panel(project)
     run = started(project, [guesses, sharp], pair_budget=2 * QUERIES * 4 * DOCUMENTS)
     ids = list(project.queries.order_by("id").values_list("pk", flat=True))
     pilot = set(JudgingTask.objects.filter(run=run).values_list("pair__query", flat=True))
-    assert len(pilot) * DOCUMENTS >= 2 * PILOT_VOTES > (len(pilot) - 1) * DOCUMENTS, (
+    assert len(pilot) * DOCUMENTS >= 2 * informative.PILOT_VOTES > (len(pilot) - 1) * DOCUMENTS, (
         "a round asks one pair a candidate or more"
     )
     assert pilot - set(ids[: len(pilot)]), "drawn from all"
@@ -118,6 +125,7 @@ def test_judges_are_measured_on_a_part_of_the_queries_before_the_others_begin() 
     assert others.count() == (len(ids) - len(pilot)) * 2 * DOCUMENTS
 
 
+@pytest.mark.usefixtures("small_pilot")
 def test_pilot_that_has_nothing_to_ask_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(queries=2 * QUERIES, documents=DOCUMENTS)
     with monkeypatch.context() as patched:
