@@ -36,11 +36,17 @@ from scipy.special import ndtri
 
 from benchmarks.simulation import table
 from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray, QueryState
-from scoring.numerics.design.adaptive import rank_discounts
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.allocation import allocate
-from scoring.numerics.judges.informative import PanelTerms, SeenCandidates, choose_judges, shared_errors
+from scoring.numerics.judges.informative import (
+    PILOT_ROUNDS,
+    PanelTerms,
+    SeenCandidates,
+    choose_judges,
+    pilot_queries,
+    shared_errors,
+)
 from scoring.numerics.judges.judges import fit_with_judges
 from scoring.sampling.samplers import Adaptive
 
@@ -190,7 +196,8 @@ def measured(asked: Asked, price: FloatArray) -> tuple[PanelTerms, FloatArray]:
         values[each.judge] = getattr(each, name)
     stderr[each.judge], votes[each.judge] = each.sharpness_stderr, each.answers
     shared = shared_errors(columns, found.fit.theta, judges=JUDGES, slope=SCALE, **terms)
-    spread = float(np.var(found.fit.theta))
+    begun = np.repeat([len(each) > 0 for each in asked.pairs], SIZE)
+    spread = float(np.var(found.fit.theta[begun]))
     panel = PanelTerms(
         **terms, sharpness_stderr=stderr, votes=votes, price=price, shared=shared, slope=SCALE, spread=spread
     )
@@ -237,7 +244,15 @@ def replay(project: Project, mode: str, dollars: float, seed: int) -> Curve:
     theta: FloatArray | None = None
     spent = 0.0
     while spent < dollars * queries and len(asked.pairs[0]) < MOST_CALLS:
-        pairs = [sampler.sample(state_of(asked, query, theta), MOST_CALLS, rngs[query]) for query in range(queries)]
+        begun = queries
+        if mode == "informative" and len(curve.dollars) < PILOT_ROUNDS:
+            begun = pilot_queries(panel, np.full(queries, SIZE))
+        pairs = [
+            sampler.sample(state_of(asked, query, theta), MOST_CALLS, rngs[query])
+            if query < begun
+            else np.empty((0, 2), dtype=np.int64)
+            for query in range(queries)
+        ]
         judge, swapped = judges_of(mode, pairs, asked, theta, panel, rngs[0])
         at = 0
         for query, new in enumerate(pairs):
@@ -266,6 +281,12 @@ def ndcg(strength: FloatArray, theta: FloatArray) -> FloatArray:
     gain = np.select([place < 3, place < 10, place < 25], [7.0, 3.0, 1.0], 0.0)
     reached = (gain * rank_discounts(theta.T, 10).T).sum(axis=1)
     return np.asarray(reached / (gain * rank_discounts(strength.T, 10).T).sum(axis=1))
+
+
+def rank_discounts(draws: FloatArray, top: int) -> FloatArray:
+    """1 / log2(1 + rank) of each candidate in each draw, 0 below rank `top`; float64[n, draws]."""
+    ranks = np.argsort(np.argsort(-draws, axis=0), axis=0)
+    return np.where(ranks < top, 1.0 / np.log2(ranks + 2.0), 0.0)
 
 
 def dollars_ratio(rotate: Curve, informative: Curve, rows: IntArray, fit: str = "plain") -> float:

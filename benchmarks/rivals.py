@@ -267,21 +267,23 @@ def _divergence(m: float, v: float, n: float, w: float) -> float:
 def knowledge_gradient(table: Table) -> None:
     """Rounds of the pairs with the largest knowledge gradient, each document in three of them at most."""
     discount = 1.0 / np.log2(np.arange(2, 2 + TOP))
-    _in_rounds(table, lambda posterior, free: _by_gain(_top_gain(*_of(posterior), discount), free, table))
+    in_rounds(table, lambda posterior, free: _by_gain(_top_gain(*_of(posterior), discount), free, table))
 
 
 def thompson(table: Table) -> None:
     """Rounds of duels between what two posterior draws put at one place of the top ten."""
-    _in_rounds(table, lambda posterior, free: _duels(posterior, free, table))
+    in_rounds(table, lambda posterior, free: _duels(posterior, free, table))
 
 
-def _in_rounds(table: Table, choose: Callable[[adaptive.Posterior, np.ndarray], IntArray]) -> None:
-    """One cycle, then rounds that look at the working posterior."""
+def in_rounds(
+    table: Table, choose: Callable[[adaptive.Posterior, np.ndarray], IntArray], *, start: IntArray | None = None
+) -> None:
+    """One cycle or another start, then rounds that look at the working posterior."""
     pairs, answers = np.empty((0, 2), dtype=np.int64), np.empty(0)
     theta = np.zeros(table.size)
     free = ~np.eye(table.size, dtype=np.bool_)
     table.order = lambda: np.argsort(-theta, kind="stable")
-    waiting = static.random_cycles(table.size, 2, table.rng)
+    waiting = static.random_cycles(table.size, 2, table.rng) if start is None else start
     while True:
         if not len(waiting):
             posterior = adaptive.working_posterior(_state(table.size, pairs, answers, theta))

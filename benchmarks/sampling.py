@@ -13,8 +13,10 @@ Keys: `ndcg_calls_ratio_independent`, `_shared`, `_photo`: calls until the mean 
 80 % in random order reach, over those 80 %. Each but the last has its standard error by bootstrap over replications (`_se`).
 
 Rivals (`rivals.py`, `sampling_rivals.py`) ask the same queries. `worst_rank_among_rivals`: the worst place of `adaptive` x
-`rotate` by mean NDCG@10 over all worlds at 200, 400 and 800 calls; `least_lead_over_rivals`: its least lead there;
-`clear_losses_to_rivals`: in how many of those places it is behind by more than two standard errors. `--quick` plays two worlds.
+`rotate` by mean NDCG@10 over all worlds at 200, 400 and 800 calls (`worst_rank_by_an_error`: where only rivals count that are ahead by more than one
+standard error); `first_among_rivals`: in what share of those places it is first; `mean_lead_over_rivals`, `least_lead_over_rivals`: its
+lead over the best rival there; `clear_losses_to_rivals`: in how many places it is behind by more than two standard errors;
+`room_above_rivals`: how much better a design is that knows the true strengths, mean over the places. `--quick` plays two worlds.
 """
 
 from __future__ import annotations

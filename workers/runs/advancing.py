@@ -165,10 +165,16 @@ def plan_round(run: Run, job: Job) -> None:
     judges = planning_judges(run)
     queries = comparable_query_ids(run.project_id, run.query_ids)
     planned_before = job.payload.get("planned_before", run.tasks_planned)
-    if "shares" not in job.payload and not is_across(sampler):
-        number = int(job.payload["round"])
-        job.payload["shares"] = shares_of_round(run, sampler, judges, queries=queries, round_number=number)
     panel = judge_choice.panel_of(run, judges)
+    if "pilot" not in job.payload:
+        is_design = not is_across(sampler) and sampler.name not in (*planning.GOES_ON, *planning.EXACT)
+        job.payload["pilot"] = judge_choice.pilot_of(run, queries, panel) if is_design else []
+        job.payload["begins"] = not run.round or judge_choice.was_pilot(run)
+    if "shares" not in job.payload and not is_across(sampler):
+        number = 1 if job.payload["begins"] else int(job.payload["round"])
+        job.payload["shares"] = shares_of_round(run, sampler, judges, queries=queries, round_number=number)
+    waiting = len(queries) - len(job.payload["pilot"] or queries)  # for the judges to be measured
+    queries = job.payload["pilot"] or queries
     while ahead := [query for query in queries if query > job.payload["after"]]:
         chunk = ahead if is_across(sampler) else ahead[:QUERIES_AT_ONCE]
         with transaction.atomic():
@@ -176,7 +182,7 @@ def plan_round(run: Run, job: Job) -> None:
             if not Run.objects.select_for_update(no_key=True).filter(pk=run.pk, state__in=Run.ACTIVE).exists():
                 return  # paused or cancelled meanwhile; the job stores where to continue
             shares, number = job.payload.get("shares"), int(job.payload["round"])
-            budgets = budgets_of_chunk(run, judges, shares=shares, chunk=chunk, ahead=len(ahead))
+            budgets = budgets_of_chunk(run, judges, shares=shares, chunk=chunk, ahead=len(ahead) + waiting)
             if is_across(sampler):
                 budget = sum(budgets.values())
                 planning.plan_across(
@@ -185,7 +191,10 @@ def plan_round(run: Run, job: Job) -> None:
             else:
                 mixes = sampler.name not in planning.EXACT  # nobody has recorded, or named, the known pairs
                 budgets = gold_mixing.keep_room(run, budgets) if mixes else budgets
-                planning.plan_queries(run, sampler, judges, budgets=budgets, round_number=number, panel=panel)
+                begins = job.payload["begins"]
+                planning.plan_queries(
+                    run, sampler, judges, budgets=budgets, round_number=number, begins=begins, panel=panel
+                )
                 if mixes:
                     gold_mixing.top_up(run, chunk)
             job.payload = {**job.payload, "after": chunk[-1], "planned_before": planned_before}
@@ -232,7 +241,7 @@ def _end_round(run: Run, job: Job, *, added: int) -> None:
             finished_at=Now(),
             message=ASKED_IN_ROUND % {"added": added, "round": job.payload["round"]},
         )
-        if added:
+        if added or job.payload.get("pilot"):
             Run.objects.filter(pk=run.pk).update(round=int(job.payload["round"]))
         elif not _is_busy(run):
             spent = run.pair_budget is not None and run.pairs_planned >= run.pair_budget

@@ -49,18 +49,19 @@ def plan_queries(
     *,
     budgets: Mapping[int, int],
     round_number: int,
+    begins: bool,
     panel: PanelTerms | None = None,
 ) -> None:
     """Store the next pairs and tasks of the queries in `budgets` (the most pairs for each). `panel`: what is known of the
     judges, where the run's allocation goes by it.
 
-    In the first round, existing pairs of the project that these judges have not judged come first: so another judge
+    Where the run `begins` with queries, existing pairs of the project that these judges have not judged come first: so another judge
     answers the same design, and the rest of a cancelled run is completed.
     """
     _lock_project(run.project_id)
     is_design = sampler.name not in GOES_ON
-    known = _unasked_pairs(run, judges, list(budgets)) if round_number == 1 and is_design else {}
-    if sampler.name == CONFLICTS and round_number == 1:
+    known = _unasked_pairs(run, judges, list(budgets)) if begins and is_design else {}
+    if sampler.name == CONFLICTS and begins:
         known = _contradicting(run, judges, list(budgets))
     known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
     if (set_size := set_size_of(judges)) > 2:

@@ -17,6 +17,8 @@ from scoring.numerics.design import kernels, static
 
 EM_PASSES = 3
 
+DOCUMENT_SHARE = 0.25
+
 
 class UnratedQuery(static.DesignError):
     """A design that needs strengths was asked of a query that has none."""
@@ -90,30 +92,26 @@ def normal_scores(rank: IntArray) -> FloatArray:
     return scores
 
 
-def rank_discounts(draws: FloatArray, top: int) -> FloatArray:
-    """1 / log2(1 + rank) of each candidate in each draw, 0 below rank `top`; float64[n, draws]."""
-    ranks = np.argsort(np.argsort(-draws, axis=0), axis=0)
-    return np.where(ranks < top, 1.0 / np.log2(ranks + 2.0), 0.0)
-
-
 def top_importance(
     posterior: Posterior, rng: np.random.Generator, *, top: int = 10, floor: float = 0.03, draws: int = 64
 ) -> FloatArray:
     """Weight matrix W of the loss trace(W covariance), float64[n, n], positive definite for floor > 0.
 
-    Half of it weighs documents by their expected discount in the top `top`, half weighs differences by
-    how much getting them the wrong way round would cost there; together their trace is `top`.
+    DOCUMENT_SHARE of it weighs documents by their expected discount in the top `top`, the rest weighs differences by what
+    their inversion would cost where the two meet; together their trace is `top`.
     `floor` is added for every document, which keeps the whole order in view.
     """
-    discount = rank_discounts(posterior.draws(draws, rng), top)
-    documents = np.diag(discount.mean(axis=1))
-    worth = kernels.confusion(posterior.theta, posterior.covariance, posterior.dispersion, discount)
+    places = 1.0 / np.log2(np.arange(min(top, posterior.size)) + 2.0)
+    best = np.argsort(-posterior.draws(draws, rng), axis=0)[: len(places)]
+    discount = np.bincount(best.ravel(), weights=np.repeat(places / draws, draws), minlength=posterior.size)
+    documents = np.diag(discount)
+    worth = kernels.inversion_worth(posterior.theta, posterior.covariance, posterior.dispersion, places)
     differences = np.diag(worth.sum(axis=1)) - worth
     weights = floor * np.eye(posterior.size)
-    for part in (documents, differences):
+    for share, part in ((DOCUMENT_SHARE, documents), (1.0 - DOCUMENT_SHARE, differences)):
         trace = np.trace(part)
         if trace > 0:
-            weights += 0.5 * min(top, posterior.size) / trace * part
+            weights += share * min(top, posterior.size) / trace * part
     return weights
 
 

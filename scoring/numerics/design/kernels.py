@@ -22,6 +22,17 @@ _NODE_WEIGHTS = np.array(
 DISPERSION_RANGE = (0.003, 2.0)
 PRECISION_RANGE = (1e-3, 1e3)
 
+LEAST_PLACE_VARIANCE = 0.05
+"""Of the place at which two documents meet, so that a sure place is smooth in the strength too."""
+
+FARTHEST = 12.0
+"""Differences of which zero is exp(-12) times less likely than their mean have no weight."""
+
+SURE = 4.0
+"""So many standard deviations from 0 a difference has a sure sign."""
+
+_ROOT_HALF = math.sqrt(0.5)
+
 
 @numba.njit(cache=True)
 def _expit(x: float) -> float:
@@ -153,24 +164,71 @@ def expected_curvature(theta: FloatArray, covariance: FloatArray, phi: float, sl
 
 
 @numba.njit(cache=True)
-def confusion(theta: FloatArray, covariance: FloatArray, phi: float, discount: FloatArray) -> FloatArray:
+def _normal_below(z: float) -> float:
+    """P(a standard normal is below z)."""
+    return 0.5 * math.erfc(-z * _ROOT_HALF)
+
+
+@numba.njit(cache=True)
+def swap_costs(at: FloatArray, theta: FloatArray, variance: FloatArray, discount: FloatArray) -> FloatArray:
+    """The cost of a swap of two neighbours where both have the strength `at`, float64[len(at)].
+
+    Where r others are expected above that strength, the two take places r + 1 and r + 2, and the swap costs the difference of
+    their discounts: much at the end of the top and between the first two, little between places 5 and 6, nothing below.
+    The number of others above is about normal. `variance` float64[n] > 0 of `theta`; `discount` float64[top] by place.
+    """
+    cost = np.zeros(len(at))
+    precise = 1.0 / np.sqrt(variance)
+    for g in range(len(at)):
+        mean, spread = 0.0, 0.0
+        for k in range(len(theta)):
+            z = (theta[k] - at[g]) * precise[k]
+            if z > SURE:
+                mean += 1.0
+            elif z > -SURE:
+                p = _normal_below(z)
+                mean += p
+                spread += p * (1.0 - p)
+        # The two themselves are in these sums, each above the strength in half of the cases.
+        mean, deviation = max(mean - 1.0, 0.0), math.sqrt(max(spread - 0.5, LEAST_PLACE_VARIANCE))
+        if mean - SURE * deviation > len(discount):
+            continue
+        before = 0.0
+        for r in range(len(discount)):
+            below = discount[r + 1] if r + 1 < len(discount) else 0.0
+            up_to = _normal_below((r + 0.5 - mean) / deviation)
+            cost[g] += (up_to - before) * (discount[r] - below)
+            before = up_to
+    return cost
+
+
+@numba.njit(cache=True)
+def inversion_worth(theta: FloatArray, covariance: FloatArray, phi: float, discount: FloatArray) -> FloatArray:
     """The value of a falling variance of each difference, float64[n, n], up to a factor.
 
-    The expected loss of putting i and j in the wrong order by a posterior N(m, v) of their difference grows
-    with v at the rate N(0; m, v) / 2; it costs the mean difference of their discounts.
-    `discount` float64[n, draws]: rank discount of each candidate in each posterior draw.
+    The discounted gain that a wrong order loses is a sum over inverted pairs: the difference in strength, times the cost of a
+    swap where the two meet. By a posterior N(m, v) of a difference its expected size while inverted grows with v at the rate
+    N(0; m, v) / 2. `discount` float64[top]: the discount of each place.
     """
-    n, draws = discount.shape
+    n = len(theta)
+    variance = np.empty(n)
+    for i in range(n):
+        variance[i] = max(phi * covariance[i, i], 1e-12)
+    known = np.sort(theta)
+    costs = swap_costs(known, theta, variance, discount)
     worth = np.zeros((n, n))
     for i in range(n):
         for j in range(i):
-            v = max(phi * (covariance[i, i] + covariance[j, j] - 2.0 * covariance[i, j]), 1e-12)
-            density = math.exp(-0.5 * (theta[i] - theta[j]) ** 2 / v) / math.sqrt(v)
-            total = 0.0
-            if density > 1e-9:
-                for r in range(draws):
-                    total += abs(discount[i, r] - discount[j, r])
-            worth[i, j] = worth[j, i] = density * total / draws
+            v = max(variance[i] + variance[j] - 2.0 * phi * covariance[i, j], 1e-12)
+            m = theta[i] - theta[j]
+            far = 0.5 * m * m / v
+            if far < FARTHEST:
+                meeting = theta[i] - (variance[i] - phi * covariance[i, j]) / v * m
+                above = min(max(np.searchsorted(known, meeting), 1), n - 1)
+                width = max(known[above] - known[above - 1], 1e-12)
+                share = min(max((meeting - known[above - 1]) / width, 0.0), 1.0)
+                cost = (1.0 - share) * costs[above - 1] + share * costs[above]
+                worth[i, j] = worth[j, i] = math.exp(-far) / math.sqrt(v) * cost
     return worth
 
 

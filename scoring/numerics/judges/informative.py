@@ -23,6 +23,15 @@ LEAST_VOTES = 30
 WORST_STDERR = 0.9
 """The same for a judge whose sharpness is known no better than this: its votes have taught nothing beyond the prior."""
 
+PILOT_VOTES = 400
+"""Before the other queries begin, some are asked until each judge has about so many votes: by then it can be measured."""
+
+PILOT_STDERR = 0.25
+"""The sharpness of each judge is known so well, or better, when the other queries begin."""
+
+PILOT_ROUNDS = 4
+"""So many rounds are kept to those queries at most: a judge that never answers must not hold up the rest."""
+
 STANDARD_ERRORS = 2.0
 """By so many standard errors an estimate of shared errors is moved towards 0."""
 
@@ -124,6 +133,20 @@ def choose_judges(
         rng.random((len(rows), panel.judges, 2)),
     )
     return rows.astype(np.int64), judge, swapped
+
+
+def pilot_queries(panel: PanelTerms, sizes: IntArray) -> int:
+    """The number of queries, of `sizes` int64[Q] candidates, on which the judges are measured before the others begin.
+
+    Until judges are measured, all of them are asked, whatever they cost, so this part should be no larger than the measurement
+    needs. A round of one pair for each candidate is reckoned with. All, where the judges are measured.
+    """
+    known = panel.is_measured and bool((panel.sharpness_stderr <= PILOT_STDERR).all())
+    if known or panel.judges < 2:
+        return len(sizes)
+    share = panel.effective_price**-0.5
+    needed = PILOT_VOTES * share.sum() / share.min()
+    return min(int(np.searchsorted(np.cumsum(sizes), needed)) + 1, len(sizes))
 
 
 def _information(panel: PanelTerms, d: FloatArray) -> FloatArray:

@@ -12,17 +12,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from django.db.models import Count
 
-from labeling.models import Annotator
+from labeling.models import Annotator, Candidate
 from labeling.records import BoolArray, IntArray
 from scoring.judge_terms import panel_terms, seen_candidates
-from scoring.numerics.judges.informative import PanelTerms, choose_judges
+from scoring.numerics.judges.informative import PILOT_ROUNDS, PanelTerms, choose_judges, pilot_queries
 from workers.budgets.spend import calls_of_options, recent_price
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
-from workers.models import Run
+from workers.models import Job, Run
 
 # Tokens (read, written) of a call that a price is estimated for while the judge has made none.
 TYPICAL_TOKENS = (800, 60)
+# No pilot has more queries than this.
+MOST_PILOT = 500
 
 
 def panel_of(run: Run, judges: Sequence[int]) -> PanelTerms | None:
@@ -30,6 +33,29 @@ def panel_of(run: Run, judges: Sequence[int]) -> PanelTerms | None:
     if run.allocation != Run.Allocation.INFORMATIVE:
         return None
     return panel_terms(run.project, judges, prices(judges))
+
+
+def pilot_of(run: Run, queries: Sequence[int], panel: PanelTerms | None) -> list[int]:
+    """The queries on which the judges are measured before the run asks about the others, in id order; none where it need not.
+
+    The seed draws them, so that they stand for all of the run's queries.
+    """
+    if panel is None or run.round >= PILOT_ROUNDS:
+        return []
+    drawn = np.random.default_rng([run.seed, 2]).permutation(np.array(queries, dtype=np.int64))[:MOST_PILOT]
+    counts = dict(
+        Candidate.objects.filter(query__in=drawn.tolist()).values_list("query").annotate(count=Count("id")).order_by()
+    )
+    sizes = np.array([counts.get(query, 0) for query in drawn.tolist()], dtype=np.int64)
+    pilot = sorted(drawn[: pilot_queries(panel, sizes)].tolist())
+    return pilot if len(pilot) < len(queries) else []
+
+
+def was_pilot(run: Run) -> bool:
+    """Whether the last round asked about a part of the queries, so that this one may be the first of the others."""
+    if run.allocation != Run.Allocation.INFORMATIVE:
+        return False
+    return Job.objects.filter(run=run, payload__round=run.round, payload__pilot__0__isnull=False).exists()
 
 
 def choose(

@@ -16,6 +16,7 @@ from scoring.rating import stale_query_ids
 from scoring.sampling.draw import comparable_query_ids
 from workers.broker.hints import leave_hint
 from workers.models import Run
+from workers.runs.choices.judges import was_pilot
 from workers.runs.ordering import checked_sampler
 from workers.runs.planning import EXACT
 from workers.runs.query_budgets import weighs_queries
@@ -24,11 +25,17 @@ from workers.runs.query_budgets import weighs_queries
 def may_begin(run: Run, judges: Sequence[int], *, at_once: int) -> bool:
     """Whether the next round may begin although this one is not over: its first `at_once` queries are ready, and there are more.
 
-    Never where the next round needs all answers of this one: cascades, pairs across queries, given pairs, and budgets that go to
-    the queries that gain most.
+    Never where the next round needs all answers of this one: cascades, rounds that measure the judges, pairs across queries, given
+    pairs, and budgets that go to the queries that gain most.
     """
     sampler = checked_sampler(run.sampler, run.sampler_options)
-    if not run.round or run.allocation == Run.Allocation.CASCADE or is_across(sampler) or sampler.name in EXACT:
+    if (
+        not run.round
+        or run.allocation == Run.Allocation.CASCADE
+        or was_pilot(run)
+        or is_across(sampler)
+        or sampler.name in EXACT
+    ):
         return False
     first = comparable_query_ids(run.project_id, run.query_ids, most=at_once + 1)
     if len(first) <= at_once or weighs_queries(run, sampler, judges, round_number=run.round + 1):

@@ -133,6 +133,38 @@ def test_weights_favour_the_top_and_leave_none_out() -> None:
     assert weights.min() >= 0.03
 
 
+PLACES = 1.0 / np.log2(np.arange(10) + 2.0)
+
+
+@pytest.mark.parametrize("place", [1, 2, 5, 9, 10, 11, 15])
+def test_a_swap_costs_the_step_of_the_discount_where_two_documents_meet(place: int) -> None:
+    theta = np.linspace(3.0, -3.0, 20)
+    theta[place] = theta[place - 1]
+    worth = design_kernels.inversion_worth(theta, 1e-4 * np.eye(20), 0.5, PLACES)
+    steps = np.append(PLACES - np.append(PLACES[1:], 0.0), np.zeros(10))
+    assert worth[place - 1, place] * np.sqrt(1e-4) == pytest.approx(steps[place - 1], abs=0.015)
+    assert worth.sum() == pytest.approx(2.0 * worth[place - 1, place]), "the others are in a sure order"
+
+
+def test_worth_of_a_difference_is_what_draws_lose_by_inversions() -> None:
+    """The rate by which the loss grows with a difference's variance: how often the two meet, times the step of the discount there."""
+    posterior = adaptive.working_posterior(rated_state(degree=6, noise=0.5))
+    covariance = posterior.dispersion * posterior.covariance
+    worth = design_kernels.inversion_worth(posterior.theta, posterior.covariance, posterior.dispersion, PLACES)
+    draws, order = posterior.draws(40_000, rng()), np.argsort(-posterior.theta)
+    steps = np.append(PLACES - np.append(PLACES[1:], 0.0), np.zeros(40))
+    expected, found = [], []
+    for i, j in [(order[x], order[x + gap]) for x in range(14) for gap in (1, 3, 5)]:
+        deviation = np.sqrt(covariance[i, i] + covariance[j, j] - 2.0 * covariance[i, j])
+        meet = np.abs(draws[i] - draws[j]) < 0.05 * deviation
+        others = np.delete(draws[:, meet], [i, j], axis=0)
+        above = (others > 0.5 * (draws[i, meet] + draws[j, meet])).sum(axis=0)
+        expected.append(meet.mean() / (0.1 * deviation) * steps[above].mean())
+        found.append(worth[i, j] / np.sqrt(2.0 * np.pi))
+    assert np.corrcoef(expected, found)[0, 1] > 0.95
+    assert np.sum(found) == pytest.approx(np.sum(expected), rel=0.2)
+
+
 def naive_greedy(posterior: adaptive.Posterior, drawn: IntArray, count: int, weights: FloatArray) -> IntArray:
     """The definition: try every pair, invert anew after each."""
     h = design_kernels.expected_curvature(posterior.theta, posterior.covariance, posterior.dispersion, posterior.slope)
@@ -246,7 +278,11 @@ def test_impossible_budgets_are_refused() -> None:
 
 def test_compiled_kernels_serve_real_rounds() -> None:
     adaptive.compile_kernels()
-    kernels: list[Any] = [design_kernels.empirical_posterior, design_kernels.greedy_pairs, design_kernels.confusion]
+    kernels: list[Any] = [
+        design_kernels.empirical_posterior,
+        design_kernels.greedy_pairs,
+        design_kernels.inversion_worth,
+    ]
     before = [len(kernel.signatures) for kernel in kernels]
     state = rated_state()
     posterior = adaptive.working_posterior(state)

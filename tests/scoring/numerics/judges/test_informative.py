@@ -13,9 +13,11 @@ from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.informative import (
     LEAST_VOTES,
+    PILOT_VOTES,
     PanelTerms,
     SeenCandidates,
     choose_judges,
+    pilot_queries,
     shared_errors,
 )
 from scoring.numerics.judges.judges import fit_with_judges
@@ -199,3 +201,15 @@ def test_a_judge_that_guesses_does_not_seem_sharp() -> None:
 def test_a_measured_panel_needs_enough_votes_of_every_judge() -> None:
     assert panel().is_measured
     assert not replace(panel(), votes=np.array([1000, LEAST_VOTES - 1, 1000])).is_measured
+
+
+def test_pilot_gives_each_judge_votes_enough_and_no_more() -> None:
+    unknown = panel(votes=[0, 0, 0], sharpness_stderr=[1.0, 1.0, 1.0])
+    share = unknown.effective_price**-0.5
+    least = float(share.min() / share.sum())
+    count = pilot_queries(unknown, np.full(1000, 100))
+    assert (count - 1) * 100 * least < PILOT_VOTES <= count * 100 * least
+    assert pilot_queries(unknown, np.full(1000, 50)) > count, "smaller queries, more of them"
+    assert pilot_queries(unknown, np.full(3, 100)) == 3, "there are no more"
+    assert pilot_queries(panel(), np.full(1000, 100)) == 1000, "the judges are measured"
+    assert pilot_queries(panel(price=[1.0], votes=[0]), np.full(1000, 100)) == 1000, "there is no choice"

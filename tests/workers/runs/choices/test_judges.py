@@ -13,11 +13,13 @@ from labeling.models import Annotator, Judgment, Project
 from labeling.records import Comparison, Failure, Verdict
 from scoring.judge_terms import panel_terms, seen_candidates
 from scoring.models import JudgeFit, Score
+from scoring.numerics.judges import informative
 from scoring.rating import rate_stale
 from tests.factories.rows import make_judges, make_project, make_run
 from tests.factories.stubs.plugins import TestJudge
 from tests.factories.working import judge_all
 from workers.models import Attempt, JudgingTask, Run
+from workers.runs import planning
 from workers.runs.advancing import advance
 from workers.runs.choices import judges as judge_choice
 
@@ -40,6 +42,12 @@ class GuessingJudge(TestJudge):
 @pytest.fixture
 def guessing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plugins._registry, ("judge", "test-guessing"), GuessingJudge)
+
+
+@pytest.fixture
+def small_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(informative, "PILOT_VOTES", 150)
+    monkeypatch.setattr(informative, "PILOT_STDERR", 0.9)
 
 
 def make_panel(project: Project) -> tuple[Annotator, Annotator]:
@@ -92,6 +100,40 @@ def test_a_price_counts() -> None:
     advance(run.pk)
     later = asked(run)
     assert later[cheap.pk] > later[dear.pk], "both are equally sharp"
+
+
+@pytest.mark.usefixtures("small_pilot")
+def test_judges_are_measured_on_a_part_of_the_queries_before_the_others_begin() -> None:
+    project = make_project(queries=2 * QUERIES, documents=DOCUMENTS)
+    sharp, guesses = make_panel(project)
+    run = started(project, [guesses, sharp], pair_budget=2 * QUERIES * 4 * DOCUMENTS)
+    ids = list(project.queries.order_by("id").values_list("pk", flat=True))
+    pilot = set(JudgingTask.objects.filter(run=run).values_list("pair__query", flat=True))
+    assert len(pilot) * DOCUMENTS >= 2 * informative.PILOT_VOTES > (len(pilot) - 1) * DOCUMENTS, (
+        "a round asks one pair a candidate or more"
+    )
+    assert pilot - set(ids[: len(pilot)]), "drawn from all"
+    assert run.pairs_planned == len(pilot) * 2 * DOCUMENTS, "the budget is for all queries"
+    judge_all(run)
+    rate_stale(project.pk)
+    advance(run.pk)
+    run.refresh_from_db()
+    assert run.round == 2
+    others = JudgingTask.objects.filter(run=run, state="open").exclude(pair__query__in=pilot)
+    assert set(others.values_list("pair__query", flat=True)) == set(ids) - pilot
+    assert others.filter(annotator=guesses).count() <= 0.05 * others.count()
+    assert others.count() == (len(ids) - len(pilot)) * 2 * DOCUMENTS
+
+
+@pytest.mark.usefixtures("small_pilot")
+def test_pilot_that_has_nothing_to_ask_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_project(queries=2 * QUERIES, documents=DOCUMENTS)
+    with monkeypatch.context() as patched:
+        patched.setattr(planning, "plan_queries", lambda *args, **options: None)
+        run = started(project, make_panel(project))
+    assert (run.state, run.round, run.tasks_planned) == ("judging", 1, 0)
+    advance(run.pk)
+    assert JudgingTask.objects.filter(run=run).exists()
 
 
 def test_sides_balance_what_was_asked_before() -> None:
