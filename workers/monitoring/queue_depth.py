@@ -74,13 +74,16 @@ def read_backlog(user: Viewer) -> list[Backlog]:
 
 
 # The tasks of each judge in each run by the running counts, less those that an index of few rows holds. Reads no task that is due but
-# the oldest. With the limits PostgreSQL looks at the index of open tasks alone.
-_OPEN = """
-SELECT annotator.plugin, sum(GREATEST(counted.tasks - apart.leased - apart.dead - apart.later, 0))::bigint, sum(apart.later)::bigint,
-       min(apart.oldest)
+# the oldest. With the limit PostgreSQL looks at the index of open tasks alone.
+_QUESTIONS = """
+SELECT annotator.plugin AS plugin,
+       COALESCE(sum(GREATEST(counted.tasks - apart.leased - apart.dead - apart.later, 0)) FILTER (WHERE asks), 0)::bigint AS due,
+       COALESCE(sum(apart.later) FILTER (WHERE asks), 0)::bigint AS later, sum(apart.leased)::bigint AS leased,
+       min(apart.oldest) FILTER (WHERE asks) AS oldest
 FROM (
-    SELECT run_id, annotator_id, sum(tasks) AS tasks FROM workers_taskcount WHERE run_id = ANY(%(runs)s)
-    GROUP BY 1, 2 HAVING sum(tasks) > 0
+    SELECT run.id AS run_id, counts.annotator_id, run.state = 'judging' AS asks, sum(counts.tasks) AS tasks
+    FROM workers_run run JOIN workers_taskcount counts ON counts.run_id = run.id WHERE run.id = ANY(%(runs)s)
+    GROUP BY 1, 2 HAVING sum(counts.tasks) > 0
 ) counted JOIN labeling_annotator annotator ON annotator.id = counted.annotator_id AND annotator.paused_at IS NULL
 CROSS JOIN LATERAL (
     SELECT (SELECT count(*) FROM workers_judgingtask task WHERE task.state = 'leased'
@@ -99,17 +102,12 @@ GROUP BY annotator.plugin
 
 def _questions(user: Viewer) -> list[dict[str, Any]]:
     """What is due, waits or is in flight by the judge's plugin; in flight in runs that have ended, too."""
-    runs = list(Run.objects.visible_to(user).filter(state=Run.State.JUDGING).values_list("pk", flat=True))
-    found: dict[str, dict[str, Any]] = {}
+    in_flight = JudgingTask.objects.filter(state=JudgingTask.State.LEASED).values("run")
+    runs = Run.objects.visible_to(user).filter(Q(state=Run.State.JUDGING) | Q(pk__in=in_flight))
     with connection.cursor() as cursor:
-        cursor.execute(_OPEN, {"runs": runs})
-        for plugin, due, later, oldest in cursor.fetchall():
-            found[plugin] = {"plugin": plugin, "due": due, "later": later, "leased": 0, "oldest": oldest}
-    leased: Any = JudgingTask.objects.visible_to(user).filter(state=JudgingTask.State.LEASED, annotator__paused_at=None)
-    for plugin, count in leased.order_by().values_list("annotator__plugin").annotate(Count("pk")):
-        nothing = {"plugin": plugin, "due": 0, "later": 0, "oldest": None}
-        found[plugin] = found.get(plugin, nothing) | {"leased": count}
-    return list(found.values())
+        cursor.execute(_QUESTIONS, {"runs": list(runs.values_list("pk", flat=True))})
+        names = [column.name for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _jobs(user: Viewer) -> list[dict[str, Any]]:
