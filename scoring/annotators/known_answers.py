@@ -93,12 +93,6 @@ IS_KNOWN = """(
     OR EXISTS (SELECT 1 FROM labeling_live_judgment WHERE pair_id = pair.id AND by_person
                AND kind = 'preference' AND preference <> 0.5))"""
 
-_KNOWN = f"""
-SELECT pair.id FROM labeling_pair pair
-JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
-WHERE pair.id = ANY(%s) AND {IS_KNOWN}
-"""
-
 # Looks at few rows where there are none, which pairs of a large project then need not be asked for one by one.
 _HAS_KNOWN = """
 SELECT EXISTS (SELECT 1 FROM labeling_candidate WHERE query_id = ANY(%(queries)s) AND grade IS NOT NULL)
@@ -127,13 +121,6 @@ def has_known_pairs(project_id: int, query_ids: Sequence[int]) -> bool:
     with connection.cursor() as cursor:
         cursor.execute(_HAS_KNOWN, {"project": project_id, "queries": list(query_ids)})
         return bool(cursor.fetchone()[0])
-
-
-def known_pairs(pair_ids: Sequence[int]) -> set[int]:
-    """Return the given pairs that have a known answer."""
-    with connection.cursor() as cursor:
-        cursor.execute(_KNOWN, [list(pair_ids)])
-        return {row[0] for row in cursor.fetchall()}
 
 
 def gold_share(query_ids: Sequence[int]) -> float:

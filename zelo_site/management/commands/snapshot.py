@@ -79,7 +79,7 @@ def _part(text: str, projects: list[Project]) -> Part:
         part = Part(found, float(weight or 1.0))
     except (ValueError, Snapshot.DoesNotExist):
         raise CommandError(
-            f"--mix {text!r} is no snapshot; expected its number from --list, perhaps with a weight: 3:0.5"
+            f"--mix {text!r} is not a snapshot; expected its number from --list, perhaps with a weight: 3:0.5"
         ) from None
     if set(found.projects.values_list("pk", flat=True)) - {project.pk for project in projects}:
         raise CommandError(f"snapshot {number} holds scores of other projects; name all its projects")
