@@ -81,9 +81,9 @@ class Watch:
             self.begun.setdefault(role, used)
 
     @property
-    def processor_s(self) -> float:
-        """The processor time of all processes since they were first seen."""
-        return sum(used - self.begun[role] for role, used in self.used.items())
+    def processor_s(self) -> dict[str, float]:
+        """The processor time of the processes of each role since they were first seen."""
+        return {role: used - self.begun[role] for role, used in self.used.items()}
 
 
 def _parents() -> dict[int, list[int]]:
@@ -218,6 +218,7 @@ def services(home: Path) -> Iterator[Running]:
         os.environ.pop(name, None)
     path = os.pathsep.join(filter(None, [str(ROOT), str(plugin), os.environ.get("PYTHONPATH", "")]))
     os.environ.update(ZELO_HOME=str(home), ZELO_LOG_LEVEL="WARNING", PYTHONPATH=path, OMP_NUM_THREADS="1")
+    os.environ["ZELO_PLUGINS"] = "scale-judge"
     sys.path.append(str(plugin))
     from zelo_site.environment import prepare_environment
 
@@ -269,7 +270,8 @@ def run_stage(name: str, home: Path, running: Running, results: dict[str, Any], 
     figures: dict[str, Any] = json.loads(lines[-1])
     if kill:
         figures["kills"] = len(kills)
-    figures["processor_s"] = round(watch.processor_s, 1)
+    figures["processor_s"] = round(sum(watch.processor_s.values()), 1)
+    figures["processor_s_of"] = {role: round(used, 1) for role, used in sorted(watch.processor_s.items())}
     figures["peaks_mb"] = {role: round(peak) for role, peak in sorted(watch.peaks.items())}
     return figures
 
@@ -320,6 +322,8 @@ def show(results: dict[str, Any]) -> None:
     if "pages" in stages:
         for page in stages["pages"]["pages"]:
             print(f"  {page['ms']:>7.0f} ms {page['statements']:>4} statements  {page['address']}")
+        for each in stages["pages"].get("files", ()):
+            print(f"  {each['ms']:>7.0f} ms for the file {each['address']}")
         for slow in stages["pages"]["slow"]:
             print(f"  {slow['ms']:.0f} ms on {slow['address']}: {slow['sql']}\n{slow['plan']}")
     for table, rows, size in results.get("tables", ()):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from django.db import connection
+import numpy as np
+
+from labeling.prepared import array_cursor
+from labeling.records import IntArray
 
 _INSERT = """
 INSERT INTO labeling_pair (a_id, b_id, query_id)
-SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) ORDER BY 1, 2
-ON CONFLICT (a_id, b_id) DO NOTHING
+SELECT a, b, NULLIF(query, 0) FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS drawn (a, b, query) ORDER BY 1, 2
+ON CONFLICT (a_id, b_id) DO NOTHING RETURNING a_id, b_id, id
 """
 
 _IDS = """
@@ -19,13 +23,36 @@ ORDER BY drawn.position
 """
 
 
-def store_pairs(a: Sequence[int], b: Sequence[int], query_ids: Sequence[int | None]) -> list[int]:
-    """Insert new pairs and return the ids of all given pairs in order.
+@dataclass(frozen=True, slots=True)
+class StoredPairs:
+    """`ids` int64[m] of the given pairs in order; `are_new`: whether this call made all of them, so that nobody has asked or
+    answered one."""
 
-    `a` < `b` are candidate ids; `query_ids` is the query of both, None for a cross-query pair.
+    ids: IntArray
+    are_new: bool
+
+
+def store_drawn_pairs(pairs: IntArray, query_ids: IntArray) -> StoredPairs:
+    """Insert the new ones of these pairs, candidate ids int64[m, 2], a < b. `query_ids` int64[m]: 0 for a cross-query pair.
+
     Raises IntegrityError if a pair is out of order or its query is not that of its candidates.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_INSERT, [list(a), list(b), list(query_ids)])
-        cursor.execute(_IDS, [list(a), list(b)])
-        return [row[0] for row in cursor.fetchall()]
+    a, b = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+    with array_cursor() as cursor:
+        cursor.execute(_INSERT, [a, b, query_ids], binary=True)
+        made = np.array(cursor.fetchall(), dtype=np.int64).reshape(-1, 3)
+        if len(made) == len(pairs):
+            ids = np.empty(len(pairs), dtype=np.int64)
+            ids[np.lexsort((b, a))] = made[np.lexsort((made[:, 1], made[:, 0])), 2]
+            return StoredPairs(ids, are_new=True)
+        cursor.execute(_IDS, [a, b], binary=True)
+        return StoredPairs(np.array(cursor.fetchall(), dtype=np.int64).ravel(), are_new=False)
+
+
+def store_pairs(a: Sequence[int], b: Sequence[int], query_ids: Sequence[int | None]) -> list[int]:
+    """As `store_drawn_pairs`, from lists and with None for a cross-query pair; returns the ids of all given pairs in order."""
+    pairs = np.array([a, b], dtype=np.int64).T.reshape(-1, 2)
+    ids: list[int] = store_drawn_pairs(
+        pairs, np.array([query or 0 for query in query_ids], dtype=np.int64)
+    ).ids.tolist()
+    return ids

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,10 @@ WHERE (query.judged_version > COALESCE(fit.judged_version, 0) OR fit.project_ver
 """
 
 
-def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequence[int] | None = None) -> list[int]:
-    """Return the stale queries of a project (of `among`, if given), the oldest fits first.
+def stale_query_ids(
+    project_id: int, *, limit: int | None = None, among: Sequence[int] | None = None, without: Sequence[int] = ()
+) -> list[int]:
+    """Return the stale queries of a project (of `among`, if given, and not of `without`), the oldest fits first.
 
     Queries with new answers come before those with an older prior.
     """
@@ -72,9 +74,9 @@ def stale_query_ids(project_id: int, *, limit: int | None = None, among: Sequenc
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT query.id {_STALE} AND query.project_id = %s AND (%s::bigint[] IS NULL OR query.id = ANY(%s)) "
-            "ORDER BY query.judged_version > COALESCE(fit.judged_version, 0) DESC, fit.fitted_at NULLS FIRST, query.id "
+            "AND query.id <> ALL(%s::bigint[]) ORDER BY query.judged_version > COALESCE(fit.judged_version, 0) DESC, fit.fitted_at NULLS FIRST, query.id "
             "LIMIT %s",
-            [project_id, wanted, wanted, limit],
+            [project_id, wanted, wanted, list(without), limit],
         )
         return [row[0] for row in cursor.fetchall()]
 
@@ -86,14 +88,16 @@ def stale_project_ids() -> list[int]:
         return sorted(row[0] for row in cursor.fetchall())
 
 
-def rate_stale(project_id: int, *, slice_s: float = math.inf) -> Rated:
+def rate_stale(
+    project_id: int, *, slice_s: float = math.inf, resting: Callable[[int], Sequence[int]] = lambda project_id: ()
+) -> Rated:
     """Fit every stale query of the project in chunks; the scores of a finished chunk are visible at once.
 
-    Stops after `slice_s` seconds between two chunks and reports that it is unfinished.
+    `resting` returns the queries of a project that wait for a later call. Stops after `slice_s` seconds between two chunks and reports that it is unfinished.
     """
     deadline = time.monotonic() + slice_s
     rated = Rated(queries=0, judgments=0)
-    while stale := stale_query_ids(project_id, limit=QUERIES_AT_ONCE):
+    while stale := stale_query_ids(project_id, limit=QUERIES_AT_ONCE, without=resting(project_id)):
         rated += rate_queries(project_id, stale)
         if len(stale) < QUERIES_AT_ONCE:
             break

@@ -16,6 +16,7 @@ from workers.jobs.teaching import job as teaching
 from workers.judging import batches
 from workers.monitoring import heartbeats, query_figures
 from workers.runs import advancing
+from workers.runs.rounds.resting import resting_query_ids
 from workers.webhooks import delivery
 
 RATING_SLICE_S = 5.0  # then the worker takes the next hint, perhaps of another project
@@ -31,7 +32,7 @@ def judge(self: Task, annotator_id: int) -> None:
 @shared_task(name="workers.tasks.rate")
 def rate(project_id: int) -> None:
     hint_taken("rate", project_id)
-    if rate_stale(project_id, slice_s=RATING_SLICE_S).unfinished:
+    if rate_stale(project_id, slice_s=RATING_SLICE_S, resting=resting_query_ids).unfinished:
         leave_hint("rate", project_id)
     query_figures.note_certainty(project_id)
     for run_id in advancing.runs_to_advance(project_id):

@@ -86,7 +86,9 @@ def stage(
             if progress is not None:
                 progress(record[1])
     _copy(cursor, batch)
-    cursor.execute("ANALYZE import_row")
+    cursor.execute(
+        "ANALYZE import_row (position, kind, query_id, document_id, by_score)"
+    )  # not the texts, which are long
     answers.finish()
     return Staged(
         rows=position + answers.rows,
@@ -300,7 +302,11 @@ def move(
     cursor.execute(_LOCK, project)
     queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
     documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
-    _refresh_statistics(cursor, queries + documents, "labeling_query, labeling_document")
+    _refresh_statistics(
+        cursor,
+        queries + documents,
+        "labeling_query (id, project_id, external_id), labeling_document (id, project_id, external_id)",
+    )
     replaced = replace_texts(cursor, project) if replaces else 0
     # Compare after the insert, which then sees the rows that another import has committed.
     if queries < staged.queries:

@@ -94,6 +94,8 @@ def _repaired(value: Any) -> tuple[Any, int]:
 
 def check_text(text: str) -> None:
     """Raise BadJson for NUL and lone surrogates, which PostgreSQL cannot store."""
+    if text.isascii() and "\x00" not in text:
+        return
     if "\x00" in text:
         raise BadJson(
             f"contains a NUL character at position {text.index(chr(0)) + 1}",

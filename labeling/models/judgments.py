@@ -117,7 +117,10 @@ class Judgment(models.Model):
     """
 
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="judgments")
-    annotator = models.ForeignKey(Annotator, on_delete=models.PROTECT, related_name="judgments")
+    # The composite key `judgment_by_person_of_annotator` refers to the annotator, and `judgment_by_annotator` begins with it.
+    annotator = models.ForeignKey(
+        Annotator, on_delete=models.PROTECT, related_name="judgments", db_constraint=False, db_index=False
+    )
     by_person = models.BooleanField(default=False)
     swapped = models.BooleanField(default=False)
     kind = models.CharField(max_length=20, choices=ANSWER_KINDS, default=AnswerKind.PREFERENCE.value)

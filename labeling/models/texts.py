@@ -35,7 +35,8 @@ class Query(models.Model):
 
 
 class Document(models.Model):
-    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="documents")
+    # Without an index of its own: `document_external_id` begins with the project.
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="documents", db_index=False)
     external_id = models.CharField(max_length=500)
     text = models.TextField()
     metadata = models.JSONField(default=dict, blank=True)
@@ -57,9 +58,13 @@ class Document(models.Model):
 
 
 class Candidate(models.Model):
-    """A (query, document) pair, which gets a score. A grade comes from a person, never from a judge."""
+    """A (query, document) pair, which gets a score. A grade comes from a person, never from a judge.
 
-    query = models.ForeignKey(Query, on_delete=models.CASCADE, related_name="candidates")
+    A trigger keeps a candidate in its query, because `Pair.query` repeats it.
+    """
+
+    # Without an index of its own: `candidate_once` begins with the query.
+    query = models.ForeignKey(Query, on_delete=models.CASCADE, related_name="candidates", db_index=False)
     document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="candidates")
     first_stage_rank = models.PositiveIntegerField(null=True, blank=True)
     first_stage_score = models.FloatField(null=True, blank=True)
@@ -71,8 +76,6 @@ class Candidate(models.Model):
         ordering = ["id"]
         constraints = [
             models.UniqueConstraint(fields=["query", "document"], name="candidate_once"),
-            # Target of the composite foreign key that keeps Pair.query consistent.
-            models.UniqueConstraint(fields=["id", "query"], name="candidate_of_query"),
             models.CheckConstraint(
                 condition=Q(first_stage_rank__isnull=True) | Q(first_stage_rank__gte=1), name="candidate_rank_from_1"
             ),

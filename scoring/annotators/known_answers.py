@@ -86,14 +86,19 @@ def judge_answers(annotator: Annotator, *, only_watched: bool = False, limit: in
     return JudgeAnswers(**{name: rows[name].astype(kinds[kind]) for name, kind in _FIELDS})
 
 
-_KNOWN = """
-SELECT pair.id FROM labeling_pair pair
-JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
-WHERE pair.id = ANY(%s) AND (
+# Whether `pair` of the candidates `a` and `b` has a known answer.
+IS_KNOWN = """(
     (pair.query_id IS NOT NULL AND a.grade <> b.grade)
     OR EXISTS (SELECT 1 FROM labeling_goldanswer WHERE pair_id = pair.id AND preference <> 0.5)
     OR EXISTS (SELECT 1 FROM labeling_live_judgment WHERE pair_id = pair.id AND by_person
-               AND kind = 'preference' AND preference <> 0.5))
+               AND kind = 'preference' AND preference <> 0.5))"""
+
+# Looks at few rows where there are none, which pairs of a large project then need not be asked for one by one.
+_HAS_KNOWN = """
+SELECT EXISTS (SELECT 1 FROM labeling_candidate WHERE query_id = ANY(%(queries)s) AND grade IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM labeling_goldanswer WHERE project_id = %(project)s)
+    OR EXISTS (SELECT 1 FROM labeling_annotator person WHERE person.project_id = %(project)s AND person.is_person AND EXISTS (
+               SELECT 1 FROM labeling_live_judgment answer WHERE answer.annotator_id = person.id AND answer.by_person))
 """
 
 _BY_PEOPLE = """
@@ -111,11 +116,11 @@ WHERE query_id = ANY(%s) AND grade IS NOT NULL ORDER BY query_id, id
 """
 
 
-def known_pairs(pair_ids: Sequence[int]) -> set[int]:
-    """Return the given pairs that have a known answer."""
+def has_known_pairs(project_id: int, query_ids: Sequence[int]) -> bool:
+    """Whether pairs of these queries may have a known answer: by grades, or by people of the project."""
     with connection.cursor() as cursor:
-        cursor.execute(_KNOWN, [list(pair_ids)])
-        return {row[0] for row in cursor.fetchall()}
+        cursor.execute(_HAS_KNOWN, {"project": project_id, "queries": list(query_ids)})
+        return bool(cursor.fetchone()[0])
 
 
 def gold_share(query_ids: Sequence[int]) -> float:

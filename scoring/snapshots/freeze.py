@@ -197,7 +197,7 @@ def freeze(
     scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows` documents have scores.
     """
     options = options or SnapshotOptions()
-    name = _checked_name(name)
+    name = checked_name(name)
     if not projects:
         raise SnapshotRefused("no project is given; name at least one project")
     if most_rows is not None:
@@ -229,7 +229,7 @@ def _check_size(projects: Sequence[Project], most: int, *, name: str, options: S
         )
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     name = name.strip()
     if not name or len(name) > 200 or "\x00" in name:
         raise SnapshotRefused(f"the name {name[:80]!r} cannot be stored; expected 1 to 200 characters")

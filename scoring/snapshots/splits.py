@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +120,17 @@ def rows_to_keep(prints: Prints, split: IntArray) -> npt.NDArray[np.bool_]:
     strictest = np.zeros(len(unique), dtype=np.int64)
     np.maximum.at(strictest, of_text, strictness)
     return np.asarray(strictness == strictest[of_text])
+
+
+def strictest_splits(prints: Sequence[Prints], splits: Sequence[IntArray]) -> Callable[[Prints], IntArray]:
+    """A function of prints that returns the strictest split in which each of them is; it knows those of `prints`."""
+    unique, of_text = np.unique(np.concatenate(prints), return_inverse=True)
+    strictest = np.zeros(len(unique), dtype=np.int64)
+    np.maximum.at(strictest, of_text, _STRICTNESS[np.concatenate(splits)])
+    split_of = np.argsort(_STRICTNESS)[strictest]
+    return lambda asked: (
+        np.asarray(split_of[np.searchsorted(unique, asked)]) if len(unique) else np.zeros(0, dtype=np.int64)
+    )
 
 
 def largest_islands(query: IntArray, island: IntArray) -> npt.NDArray[np.bool_]:

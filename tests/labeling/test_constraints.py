@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ def refused(constraint: str, write: Callable[[], Any]) -> None:
 
 def updated(model: Any, **fields: Any) -> Callable[[], Any]:
     return lambda: model.objects.update(**fields)
+
+
+def deleted_without_tasks(table: str, pk: int) -> None:
+    """Delete a run or a judge with all that refers to it but its tasks, as a forgetful deletion would."""
+    names = {"run": "workers_run", "annotator": "labeling_annotator"}
+    with connection.cursor() as cursor:
+        for other in ("workers_run_judges", "workers_attempt", "workers_job", "workers_spend"):
+            column = "run_id" if other == "workers_job" else f"{table}_id"
+            cursor.execute(f"DELETE FROM {other} WHERE {column} = %s", [pk])
+        cursor.execute(f"DELETE FROM {names[table]} WHERE id = %s", [pk])
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 class TestJudgments:
@@ -110,6 +122,14 @@ class TestPairs:
         refused("pair_b_of_query", lambda: Pair.objects.create(a_id=a, b_id=b, query=one))
         refused("pair_a_of_query", lambda: Pair.objects.create(a_id=a, b_id=b, query=two))
         Pair.objects.create(a_id=a, b_id=b, query=None)
+        pair = Pair.objects.get()
+        refused("pair_a_of_query", updated(Pair, query=two))
+        assert Pair.objects.filter(pk=pair.pk).update(query=None) == 1
+
+    def test_a_candidate_stays_in_its_query(self) -> None:
+        project = make_project()
+        one, two = make_query_with_documents(project), make_query_with_documents(project)
+        refused("candidate_keeps_query", lambda: Candidate.objects.filter(query=one).update(query=two))
 
 
 class TestTexts:
@@ -236,6 +256,24 @@ class TestWork:
                 run=task.run, pair=task.pair, annotator=task.annotator, swapped=task.swapped
             ),
         )
+
+    def test_a_task_has_a_run_and_a_judge(self) -> None:
+        (task,) = make_tasks()
+        for constraint, fields in (
+            ("workers_taskcount_run", {"run_id": 0, "annotator": task.annotator}),
+            ("workers_taskcount_annotator", {"run": task.run, "annotator_id": 0}),
+        ):
+            create = partial(JudgingTask.objects.create, pair=task.pair, swapped=not task.swapped, **fields)
+            refused(constraint, create)
+        refused("workers_taskcount_run", updated(JudgingTask, run_id=0))
+
+    def test_a_run_or_a_judge_with_tasks_stays(self) -> None:
+        (task,) = make_tasks()
+        for table, pk in (("run", task.run_id), ("annotator", task.annotator_id)):
+            with pytest.raises(IntegrityError, match="still has tasks"), transaction.atomic():
+                deleted_without_tasks(table, pk)
+        JudgingTask.objects.all().delete()
+        deleted_without_tasks("run", task.run_id)
 
     def test_a_call_is_booked_once(self) -> None:
         (task,) = make_tasks()

@@ -222,9 +222,10 @@ def finish(answers: Sequence[tuple[ClaimedTask, Verdict]]) -> Recorded:
         return Recorded(stored=0, duplicates=0, query_ids=(), project_ids=())
     with transaction.atomic(), prepared_cursor() as cursor:
         cursor.execute(_DELETE, [sorted(task.id for task, _ in answers)])
-        recorded = record_judgments(_judgments(cursor, answers))
-        store_model_grades(cursor, [(task.annotator_id, each) for task, verdict in answers for each in verdict.grades])
         close_attempts(cursor, answers)
+        store_model_grades(cursor, [(task.annotator_id, each) for task, verdict in answers for each in verdict.grades])
+        # Last, because it locks the rows of the queries, for which others wait that answer questions of the same query.
+        recorded = record_judgments(_judgments(cursor, answers))
         failpoints.reach("finish.before_commit")
     failpoints.reach("finish.after_commit")
     return recorded

@@ -27,10 +27,13 @@ class JudgingTask(models.Model):
         LEASED = "leased", "being asked"
         DEAD = "dead", "dead"
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks")
+    # Run and annotator are checked once a statement, by the keys of `TaskCount` and by triggers (`0035_tasks_checked_at_once`).
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="tasks", db_constraint=False)
     # Without indexes of their own: `judging_task_once` begins with the pair, `judging_task_due` with the annotator.
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="tasks", db_index=False)
-    annotator = models.ForeignKey(Annotator, on_delete=models.CASCADE, related_name="tasks", db_index=False)
+    annotator = models.ForeignKey(
+        Annotator, on_delete=models.CASCADE, related_name="tasks", db_index=False, db_constraint=False
+    )
     swapped = models.BooleanField(default=False)
     documents = ArrayField(models.BigIntegerField(), null=True, blank=True)
     state = models.CharField(max_length=10, choices=State.choices, default=State.OPEN)

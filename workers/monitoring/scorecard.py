@@ -160,15 +160,15 @@ def _cycles(answers: JudgeAnswers, preference: np.ndarray, first_row: np.ndarray
 
 
 _SPENT = """
-SELECT count(*), COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
+SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
        COALESCE(sum(cost_micros), 0)::bigint
-FROM workers_attempt WHERE annotator_id = %s
+FROM workers_spend WHERE annotator_id = %s
 """
 
 _RECENT = """
 WITH recent AS (
     SELECT outcome, COALESCE(latency_ms / 1000.0, EXTRACT(EPOCH FROM finished_at - started_at)) AS seconds
-    FROM workers_attempt WHERE annotator_id = %s AND finished_at IS NOT NULL ORDER BY id DESC LIMIT %s
+    FROM workers_attempt WHERE annotator_id = %s AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT %s
 )
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds), percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds),
        count(*) FILTER (WHERE outcome = ANY(%s)), count(*)

@@ -12,7 +12,7 @@ import numpy as np
 from django.db import connection, transaction
 
 from labeling.plugins import Sampler, get_plugin
-from labeling.records import IntArray
+from labeling.records import BoolArray, IntArray
 from scoring.calibration.cross_query import is_across
 from workers.broker.hints import leave_hint
 from workers.judging.pausing import retired_judges
@@ -84,12 +84,12 @@ def _unsure_pairs(run: Run, *, after: int) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def _questions(run: Run, pairs: IntArray, judges: IntArray) -> tuple[list[int], list[int], list[bool]]:
+def _questions(run: Run, pairs: IntArray, judges: IntArray) -> tuple[IntArray, IntArray, BoolArray]:
     """(pairs, judges, sides) of every question; the sides follow from seed and pair, half of them swapped."""
     rng = np.random.default_rng([run.seed, int(pairs[0]), 2])
     pair, judge = np.repeat(pairs, len(judges)), np.tile(judges, len(pairs))
     swapped = rng.permutation(np.arange(len(pair)) % 2 == 0)
     if run.orders == Run.Orders.BOTH:
         sides = np.stack([swapped, ~swapped], axis=1).ravel()
-        return np.repeat(pair, 2).tolist(), np.repeat(judge, 2).tolist(), sides.tolist()
-    return pair.tolist(), judge.tolist(), swapped.tolist()
+        return np.repeat(pair, 2), np.repeat(judge, 2), sides
+    return pair, judge, swapped

@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import F
 
 from labeling.pairs import store_pairs
-from scoring.annotators.known_answers import draw_known_pairs, gold_share, known_pairs
+from scoring.annotators.known_answers import IS_KNOWN, draw_known_pairs, gold_share, has_known_pairs
 from scoring.numerics.judges.allocation import allocate
 from workers.models import Run
 from workers.runs import planning
@@ -47,6 +47,8 @@ def top_up(run: Run, query_ids: Sequence[int]) -> int:
 
     Every judge of the run is asked about each. Returns how many questions that added.
     """
+    if not has_known_pairs(run.project_id, query_ids):
+        return 0
     judges = list(run.judges.order_by("id").values_list("id", flat=True))
     sides = len(judges) * (2 if run.orders == Run.Orders.BOTH else 1)
     wanted = math.ceil(_missing(run, query_ids) / sides)
@@ -66,10 +68,12 @@ def top_up(run: Run, query_ids: Sequence[int]) -> int:
 
 # The offset makes it a look at the tasks of each pair: a scan of all tasks of the run would grow with every slice that is planned.
 # The run stands outside, or a new table's planner takes the index on runs for each pair.
-_OPEN = """
-SELECT task.pair_id FROM labeling_pair pair CROSS JOIN LATERAL (
-    SELECT pair_id, run_id, state FROM workers_judgingtask WHERE pair_id = pair.id OFFSET 0
-) task WHERE pair.query_id = ANY(%(queries)s) AND task.run_id = %(run)s AND task.state = 'open'
+_OPEN = f"""
+SELECT count(*), count(*) FILTER (WHERE {IS_KNOWN}) FROM (
+    SELECT pair.id, pair.a_id, pair.b_id, pair.query_id FROM labeling_pair pair CROSS JOIN LATERAL (
+        SELECT pair_id, run_id, state FROM workers_judgingtask WHERE pair_id = pair.id OFFSET 0
+    ) task WHERE pair.query_id = ANY(%(queries)s) AND task.run_id = %(run)s AND task.state = 'open'
+) pair JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
 """
 
 
@@ -77,9 +81,8 @@ def _missing(run: Run, query_ids: Sequence[int]) -> int:
     """The number of questions about known pairs to add."""
     with connection.cursor() as cursor:
         cursor.execute(_OPEN, {"run": run.pk, "queries": list(query_ids)})
-        asked = [row[0] for row in cursor.fetchall()]
-    known = known_pairs(sorted(set(asked)))
-    return math.ceil((SHARE * len(asked) - sum(pair in known for pair in asked)) / (1.0 - SHARE))
+        asked, known = cursor.fetchone()
+    return math.ceil((SHARE * asked - known) / (1.0 - SHARE))
 
 
 _UNASKED = """
@@ -101,6 +104,6 @@ def _ask(run: Run, pairs: Sequence[int], judges: Sequence[int], rng: np.random.G
     which, judge, swapped = allocate(rows, judges=len(judges), mode="all", rng=rng)
     if run.orders == Run.Orders.BOTH:
         which, judge, swapped = np.repeat(which, 2), np.repeat(judge, 2), np.stack([swapped, ~swapped], axis=1).ravel()
-    asked = planning.ask(run, np.array(pairs)[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
-    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
+    asked = planning.ask(run, np.array(pairs)[which], np.array(judges)[judge], swapped)
+    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(np.unique(asked)))
     return len(asked)

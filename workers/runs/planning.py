@@ -13,8 +13,9 @@ import numpy as np
 from django.db import connection
 from django.db.models import F
 
-from labeling.pairs import store_pairs
+from labeling.pairs import store_drawn_pairs
 from labeling.plugins import Sampler
+from labeling.prepared import array_cursor
 from labeling.records import BoolArray, IntArray
 from scoring.annotators.cycles import contradicting_pairs
 from scoring.annotators.student_weights import guides_of
@@ -276,6 +277,11 @@ _INSERT = f"""{_WANTED}, added AS (
 SELECT pair_id FROM added
 """
 
+_INSERT_NEW = f"""{_WANTED}
+INSERT INTO workers_judgingtask (run_id, pair_id, annotator_id, swapped, state, fence, leased_by, attempts, reason, message)
+SELECT %(run)s, pair_id, annotator_id, swapped, 'open', 0, '', 0, '', '' FROM wanted ORDER BY position
+"""
+
 
 def _store_tasks(
     run: Run,
@@ -292,12 +298,12 @@ def _store_tasks(
     if not any(map(len, chosen.values())):
         return
     pairs = np.concatenate(list(chosen.values()))
-    owners = np.repeat(np.array(list(chosen)), [len(each) for each in chosen.values()])
-    ids = np.array(store_pairs(pairs[:, 0].tolist(), pairs[:, 1].tolist(), owners.tolist()))
-    rng = np.random.default_rng([run.seed, round_number, int(owners[0] or 0), 1])
+    owners = np.repeat([query or 0 for query in chosen], [len(each) for each in chosen.values()]).astype(np.int64)
+    stored = store_drawn_pairs(pairs, owners)
+    rng = np.random.default_rng([run.seed, round_number, int(owners[0]), 1])
     which, judge, swapped = _questions(run, pairs, judges, rng, recorded=recorded, panel=panel)
-    asked = ask(run, ids[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist())
-    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(set(asked)))
+    asked = ask(run, stored.ids[which], np.array(judges)[judge], swapped, are_new=stored.are_new)
+    Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + len(np.unique(asked)))
 
 
 def _store_set_tasks(
@@ -315,39 +321,37 @@ def _store_set_tasks(
     rng = np.random.default_rng([run.seed, round_number, next(iter(chosen)), 1])
     which, judge, swapped = _questions(run, planned.ends, judges, rng, panel=panel)
     documents = planned.shown(which, judge, swapped, rng)
-    asked = ask(
-        run, planned.leads[which].tolist(), np.array(judges)[judge].tolist(), swapped.tolist(), documents=documents
-    )
+    asked = ask(run, planned.leads[which], np.array(judges)[judge], swapped, documents=documents)
     added = int(planned.worth[np.isin(planned.leads, asked)].sum())
     Run.objects.filter(pk=run.pk).update(pairs_planned=F("pairs_planned") + added)
 
 
 def ask(
     run: Run,
-    pairs: Sequence[int],
-    judges: Sequence[int],
-    sides: Sequence[bool],
+    pairs: IntArray,
+    judges: IntArray,
+    sides: BoolArray,
     *,
     documents: Sequence[Sequence[int]] | None = None,
-) -> list[int]:
-    """Store a task for each new question (pair, judge, whether swapped); returns their pairs.
+    are_new: bool = False,
+) -> IntArray:
+    """Store a task for each new question (pair int64[t], judge int64[t], whether swapped bool[t]); returns their pairs.
 
-    `documents`: for a question about a set, its candidates in the order in which they are shown; empty for a pair.
+    `documents`: for a question about a set, its candidates in the order in which they are shown; empty for a pair. `are_new`: this
+    transaction made the pairs, so that nobody has been asked about them.
     """
-    sets = [f"{{{','.join(map(str, each))}}}" if each else None for each in documents or [()] * len(pairs)]
-    wanted: dict[str, Any] = {
-        "run": run.pk,
-        "pairs": list(pairs),
-        "judges": list(judges),
-        "sides": list(sides),
-        "documents": sets,
-        "both": run.orders == Run.Orders.BOTH,
-    }
-    with connection.cursor() as cursor:
-        asked: list[int] = []
-        for statement in (_TAKE_OVER, _INSERT):
-            cursor.execute(statement, wanted)
-            asked += [row[0] for row in cursor.fetchall()]
+    sets = None if documents is None else [f"{{{','.join(map(str, each))}}}" if each else None for each in documents]
+    wanted: dict[str, Any] = {"run": run.pk, "pairs": pairs, "judges": judges, "sides": sides, "documents": sets}
+    with array_cursor() as cursor:
+        if are_new and sets is None:
+            cursor.execute(_INSERT_NEW, wanted)
+            asked = pairs
+        else:
+            found: list[int] = []
+            for statement in (_TAKE_OVER, _INSERT):
+                cursor.execute(statement, wanted | {"both": run.orders == Run.Orders.BOTH}, binary=True)
+                found += [row[0] for row in cursor.fetchall()]
+            asked = np.array(found, dtype=np.int64)
     Run.objects.filter(pk=run.pk).update(tasks_planned=F("tasks_planned") + len(asked))
     return asked
 

@@ -19,11 +19,15 @@ _INVISIBLE = re.compile(
 _VISIBLE_FORMATS = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
 # Marks without width that editors and web pages leave at the edge of copied text.
 _EDGE_MARKS = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
+# An id of visible ASCII, which needs no other check but its length.
+_PLAIN = re.compile("[!-~](?:[ -~]*[!-~])?")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def is_blank(text: str) -> bool:
     """True if no character of the text is visible: blanks, control, zero-width and filler characters."""
+    if text and "!" <= text[0] <= "~":  # nearly always
+        return False
     return all(_is_invisible(character) for character in text)
 
 
@@ -35,6 +39,8 @@ def _is_invisible(character: str) -> bool:
 
 def check_identifier(value: str, field: str) -> None:
     """Raise BadJson for an id that is empty or too long, or that export formats cannot keep."""
+    if len(value) <= MAX_ID_CHARACTERS and _PLAIN.fullmatch(value):
+        return
     expectation = f"an id of 1 to {MAX_ID_CHARACTERS} characters"
     if is_blank(value):
         raise BadJson("is empty", expectation=expectation, remedy="give it an id", field=field)

@@ -6,6 +6,8 @@ which spreads the same calls over more pairs. Pure: arrays in, arrays out, gener
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from labeling.records import BoolArray, IntArray
@@ -56,18 +58,26 @@ def _in_turn(
 
     `able` bool[m, judges]: among the judges that can answer the pair, at least one.
     """
-    met: dict[int, IntArray] = {}
-    given = np.zeros(judges, dtype=np.int64)
-    given[: offset % judges] += 1
+    if judges == 1:
+        rng.random(len(pairs))  # as many draws as below
+        return np.zeros(len(pairs), dtype=np.int64)
+    # Lists are several times faster than numpy's arrays here. One draw breaks the ties of all pairs, and `rng` goes on behind it.
+    noise, used = copy.deepcopy(rng).random(len(pairs) * judges).tolist(), 0
+    met: dict[int, list[int]] = {}
+    given = [int(judge < offset % judges) for judge in range(judges)]
+    everybody = list(range(judges))
     chosen = np.empty(len(pairs), dtype=np.int64)
     for row, (a, b) in enumerate(pairs.tolist()):
-        seen = met.setdefault(a, np.zeros(judges, dtype=np.int64)) + met.setdefault(b, np.zeros(judges, dtype=np.int64))
-        able_here = np.arange(judges) if able is None else np.flatnonzero(able[row])
-        least = able_here[given[able_here] == given[able_here].min()]
-        judge = int(least[np.argmin(seen[least] + rng.random(len(least)))])
-        for count in (met[a], met[b], given):
+        of_a, of_b = met.setdefault(a, [0] * judges), met.setdefault(b, [0] * judges)
+        able_here = everybody if able is None else np.flatnonzero(able[row]).tolist()
+        fewest = min([given[judge] for judge in able_here])
+        least = [judge for judge in able_here if given[judge] == fewest]
+        met_least = [of_a[judge] + of_b[judge] + noise[used + place] for place, judge in enumerate(least)]
+        judge, used = least[met_least.index(min(met_least))], used + len(least)
+        for count in (of_a, of_b, given):
             count[judge] += 1
         chosen[row] = judge
+    rng.random(used)
     return chosen
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -81,6 +82,7 @@ def test_paused_judges_and_resting_runs_have_no_work_that_is_due(project: Projec
     assert not any(each.due for each in read_backlog(owner))
     Annotator.objects.filter(pk=judge.pk).update(paused_at=None, pause_reason="")
     Run.objects.filter(pk=run.pk).update(state="paused")
+    cache.clear()  # a slow machine keeps what it has counted
     assert {each.queue for each in read_backlog(owner) if each.has_work} == {"judging-http"}, "one is still in flight"
     assert not any(each.due for each in read_backlog(owner))
 

@@ -1,4 +1,4 @@
-"""`manage.py snapshot PROJECT...`: freeze scores for training, or list the snapshots."""
+"""`manage.py snapshot PROJECT...`: freeze scores for training, mix snapshots, or list them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
+from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots.mixing import Part, mix
 from scoring.storage.files import StorageFull
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
@@ -18,7 +20,7 @@ from zelo_site.processes.stack import database
 
 
 class Command(BaseCommand):
-    help = "Freeze the scores of one or more projects for training, or list the snapshots with --list."
+    help = "Freeze the scores of one or more projects for training, mix their snapshots with --mix, or list them with --list."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("projects", nargs="+", help="project slugs; several projects form a mixture")
@@ -27,6 +29,13 @@ class Command(BaseCommand):
             "--options",
             default="{}",
             help='snapshot options as JSON, for example {"seed": 1, "heldout_domains": ["law"]}',
+        )
+        parser.add_argument(
+            "--mix",
+            nargs="+",
+            default=[],
+            metavar="NUMBER[:WEIGHT]",
+            help="store a mixture of these snapshots of the projects; a query counts in the first that has it",
         )
         parser.add_argument("--list", action="store_true", help="list the snapshots of the projects and exit")
 
@@ -38,8 +47,12 @@ class Command(BaseCommand):
                 self.stdout.write(table(["number", "name", "rows", "frozen"], [_row(each) for each in found]))
                 return
             try:
-                chosen = SnapshotOptions.model_validate(json.loads(options["options"]))
-                snapshot = freeze(projects, name=options["name"] or " + ".join(options["projects"]), options=chosen)
+                name = options["name"] or " + ".join(options["projects"])
+                if options["mix"]:
+                    snapshot = mix([_part(each, projects) for each in options["mix"]], name=name)
+                else:
+                    chosen = SnapshotOptions.model_validate(json.loads(options["options"]))
+                    snapshot = freeze(projects, name=name, options=chosen)
             except (SnapshotRefused, StorageFull, pydantic.ValidationError, json.JSONDecodeError) as error:
                 raise CommandError(str(error)) from error
             self._say(snapshot)
@@ -56,6 +69,21 @@ class Command(BaseCommand):
         for reason, count in manifest["removed"].items():
             self.stdout.write(f"excluded: {count:,} rows ({reason})")
         self.stdout.write(f"SHA-256 {snapshot.checksum}")
+
+
+def _part(text: str, projects: list[Project]) -> Part:
+    """The snapshot and the weight of `NUMBER[:WEIGHT]`. Raises CommandError for one that holds other projects' scores."""
+    number, _, weight = text.partition(":")
+    try:
+        found = Snapshot.objects.get(pk=int(number))
+        part = Part(found, float(weight or 1.0))
+    except (ValueError, Snapshot.DoesNotExist):
+        raise CommandError(
+            f"--mix {text!r} is not a snapshot; expected its number from --list, perhaps with a weight: 3:0.5"
+        ) from None
+    if set(found.projects.values_list("pk", flat=True)) - {project.pk for project in projects}:
+        raise CommandError(f"snapshot {number} holds scores of other projects; name all its projects")
+    return part
 
 
 def _row(snapshot: Snapshot) -> list[str]:
