@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the first pass keeps of the rows or pairs of all parts, in order. `texts` uint64[m, 1 or 2]: of their documents."""
+    """The first pass over the rows or pairs of all parts, in order. `texts` uint64[m, 1 or 2]: of their documents."""
 
     part: IntArray
     query: IntArray
@@ -165,7 +165,7 @@ def _owners(*known: _Known) -> dict[int, int]:
 
 
 def _kept(known: _Known, owner: dict[int, int], questions: Any, documents: Any) -> tuple[BoolArray, dict[str, int]]:
-    """Which rows stay, and how many do not, by reason."""
+    """The rows that stay, bool[m], and the number of the others by reason."""
     queries, place = np.unique(known.query, return_inverse=True)
     of_query = np.array([owner[query] for query in queries.tolist()], dtype=np.int64)
     ours = of_query[place] == known.part

@@ -101,7 +101,7 @@ GROUP BY annotator.plugin
 
 
 def _questions(user: Viewer) -> list[dict[str, Any]]:
-    """What is due, waits or is in flight by the judge's plugin; in flight in runs that have ended, too."""
+    """The questions that are due, wait or are in flight by the judge's plugin; in flight in runs that have ended, too."""
     in_flight = JudgingTask.objects.filter(state=JudgingTask.State.LEASED).values("run")
     runs = Run.objects.visible_to(user).filter(Q(state=Run.State.JUDGING) | Q(pk__in=in_flight))
     with connection.cursor() as cursor:
