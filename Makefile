@@ -23,10 +23,10 @@ up: setup ## an empty server with its database, broker and workers
 	@$(call stoppable,$(PY) manage.py up $(ARGS))
 
 test: setup-dev check ## linters, types, import rules, tests
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-all: setup-dev check audit ## with the long tests and a look for known vulnerabilities as well
-	@$(PY) -m pytest -n 2 --dist loadfile -m "" $(ARGS)
+	@$(PY) -m pytest -n 3 --dist loadfile -m "" $(ARGS)
 
 check: setup-dev
 	@$(VENV)/bin/ruff check -q .
