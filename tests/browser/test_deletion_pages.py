@@ -90,7 +90,7 @@ def test_a_project_goes_out_is_deleted_comes_back_and_in_again(
     page.get_by_label("File").set_input_files(archive)
     page.get_by_label("Project name").fill("Second")
     page.get_by_role("button", name="Import").click()
-    expect(page.locator("body")).to_contain_text("being imported")
+    expect(page.locator("body")).to_contain_text("Importing the archive")
     unpack(waiting_archive_ids()[0])
     thetas = [
         list(Score.objects.filter(candidate__query__project=each).order_by("pk").values_list("theta", flat=True))

@@ -31,6 +31,7 @@ def declared_texts() -> Iterator[str]:
     # Together these import every module that declares a stored sentence.
     importlib.import_module(settings.ROOT_URLCONF)
     importlib.import_module("zelo_site.demo.student")
+    importlib.import_module("scoring.snapshots.mixing")
     for kind in KINDS:
         for plugin in registered(kind).values():
             if plugin.__module__.partition(".")[0] in OURS:

@@ -147,7 +147,7 @@ def test_the_live_part_draws_curves_and_is_quiet_while_nothing_changes(client: C
         "best checkpoint: 0.800 at step 10",
         "812 tokens per second",
         "1.0 GB",
-        "Memory ran out",
+        "Out of memory: continues with 8 rows at once",
     ):
         assert words in html.replace("\N{NO-BREAK SPACE}", " "), words
     version = html.split("?v=")[1].split('"')[0]
