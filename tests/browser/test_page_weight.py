@@ -28,7 +28,7 @@ from tests.factories.pages import (
     score,
 )
 
-pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.long, pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 # A phone of the middle class has a quarter of this machine's speed; a page may block it for 200 ms, besides tasks of 50 ms.
 MOST_MS = 300
