@@ -404,9 +404,11 @@ async def watch_lag(seen: Seen) -> None:
 
 def compare_with_database(seen: Seen, slug: str) -> tuple[int, int]:
     """(lost, duplicates): acknowledged answers that are not stored as given, and answers stored or accepted twice."""
+    from labeling.access.handles import handle_of
     from labeling.models import Judgment, SpotCheck
 
-    pair_of = dict(SpotCheck.objects.filter(project__slug=slug).values_list("id", "pair_id"))
+    slots = SpotCheck.objects.filter(project__slug=slug).values_list("id", "pair_id")
+    pair_of = {handle_of(slot): pair for slot, pair in slots}
     answers: dict[tuple[int, int], list[float | None]] = {}
     people = Judgment.objects.filter(annotator__project__slug=slug, by_person=True)
     for user, pair, preference, swapped in people.values_list("annotator__user", "pair", "preference", "swapped"):
@@ -415,8 +417,8 @@ def compare_with_database(seen: Seen, slug: str) -> tuple[int, int]:
     accepted = [each for each in seen.acknowledged if each[3] != "already"]
     lost = sum(CHOICES[choice] not in answers.get((user, pair_of[slot]), []) for user, slot, choice, _ in accepted)
     twice_stored = sum(len(each) - 1 for each in answers.values())
-    slots = [slot for _, slot, _, stored in accepted if stored == "answer"]
-    twice_held = len(slots) - len(set(slots))
+    held = [slot for _, slot, _, stored in accepted if stored == "answer"]
+    twice_held = len(held) - len(set(held))
     unasked = len(answers) - len({(user, pair_of[slot]) for user, slot, _, _ in accepted})
     seen.problems["stored without being acknowledged"] += max(0, unasked)
     return lost, twice_stored + twice_held

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
 DOCUMENTS, QUICK_BATCH_DOCUMENTS = 40, 20
-AHEAD, QUICK_BATCH_AHEAD = 300, 30  # questions
+AHEAD, QUICK_BATCH_AHEAD = 300, 100  # questions: more than the batches that are under way when a round ends
 ROUNDS, QUICK_ROUNDS = 50, 10
 BATCH_ROUNDS, QUICK_BATCH_ROUNDS = 20, 4  # each kind once
 CONCURRENCY, LATENCY_MS, JITTER = 32, 150, 0.4
