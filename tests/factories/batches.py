@@ -57,3 +57,8 @@ def work_until(run: Run, judge: Annotator, *, limit_s: float = 90.0, until: Any 
         time.sleep(0.03)
     rows = list(ProviderBatch.objects.values("state", "message", "provider_status", "tries"))
     raise AssertionError(f"run {run.pk} is still {run.state}: {rows}")
+
+
+def out() -> ProviderBatch:
+    """The one batch that is at the provider."""
+    return ProviderBatch.objects.get(state__in=ProviderBatch.OUT)

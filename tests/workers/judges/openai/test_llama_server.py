@@ -6,15 +6,12 @@ name its Python in ZELO_LLAMA_PYTHON, or install them here.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +34,7 @@ from tests.factories.weights.tiny_chat_model import (
     TEMPLATE,
     save_tiny_chat_model,
 )
+from tests.processes.model_server import wait_until_healthy
 from workers.endpoints import learned
 from workers.judges.openai.grade import GradeJudge
 from workers.judges.openai.judge import OpenAIHttpJudge
@@ -69,7 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         subprocess.Popen([*command, "--logits_all", "true"], stdout=output, stderr=output) as process,
     ):
         try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}/v1/models", process, log)
+            wait_until_healthy(f"http://127.0.0.1:{port}/v1/models", process, log, timeout_s=STARTS_IN_S)
             yield f"http://127.0.0.1:{port}/v1"
         finally:
             process.terminate()
@@ -95,16 +93,6 @@ def _model(folder: Path, python: str) -> Path:
     made = subprocess.run([python, tiny_gguf.__file__, *paths], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return folder / "model.gguf"
-
-
-def _wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + STARTS_IN_S
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        time.sleep(0.5)
-    raise AssertionError(log.read_text(errors="replace")[-2000:])
 
 
 @pytest.fixture

@@ -7,16 +7,12 @@ Python in ZELO_SERVE_PYTHON, or install fastapi here. Seen with transformers 5.2
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +20,7 @@ import pytest
 from labeling.records import FailureKind, Verdict
 from tests.factories.questions import comparison, failure, verdict
 from tests.factories.weights.tiny_chat_model import save_tiny_chat_model
+from tests.processes.model_server import wait_until_healthy
 from workers.endpoints import learned
 from workers.judges.openai.judge import OpenAIHttpJudge
 
@@ -51,20 +48,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
         try:
-            _wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log)
+            wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, timeout_s=STARTS_IN_S)
             yield f"http://127.0.0.1:{port}/v1", str(folder)
         finally:
             process.terminate()
-
-
-def _wait_until_healthy(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    until = time.monotonic() + STARTS_IN_S
-    while time.monotonic() < until:
-        assert process.poll() is None, log.read_text(errors="replace")[-2000:]
-        with contextlib.suppress(OSError), urllib.request.urlopen(address, timeout=5):
-            return
-        time.sleep(0.5)
-    raise AssertionError(log.read_text(errors="replace")[-2000:])
 
 
 @pytest.fixture

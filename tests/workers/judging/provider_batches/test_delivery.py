@@ -6,7 +6,6 @@ import io
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -16,9 +15,9 @@ from django.db.models.functions import Now
 from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Judgment
 from labeling.records import FailureKind
-from tests.factories.batches import FAST, batch_run, step, work_until
+from tests.factories.batches import FAST, batch_run, out, step, work_until
 from tests.factories.http_panel import define_endpoints
-from tests.fake_judge.process import FakeJudge, running_fake_judge
+from tests.fake_judge.process import FakeJudge
 from workers.budgets.changes import change_budgets
 from workers.budgets.spend import totals_of_run
 from workers.endpoints.batching import batch_status
@@ -35,23 +34,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DOCUMENTS = 6
 QUESTIONS = DOCUMENTS * (DOCUMENTS - 1) // 2
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeJudge]:
-    with running_fake_judge(tmp_path_factory.mktemp("batches") / "ledger.jsonl") as judge:
-        yield judge
-
-
-@pytest.fixture
-def fake(server: FakeJudge) -> FakeJudge:
-    server.set_batches(batch_s=0.2, most_lines=50_000)
-    server.set_judge("batched", fault_rates={})
-    return server
-
-
-def out() -> ProviderBatch:
-    return ProviderBatch.objects.get(state__in=ProviderBatch.OUT)
 
 
 def test_a_run_in_batches_stores_every_answer_at_the_price_of_batches(

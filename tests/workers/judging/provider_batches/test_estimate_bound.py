@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from labeling.models import Judgment
-from tests.factories.batches import batch_run, step, work_until
-from tests.fake_judge.process import FakeJudge, running_fake_judge
+from tests.factories.batches import batch_run, out, step, work_until
+from tests.fake_judge.process import FakeJudge
 from workers.budgets.changes import change_budgets
 from workers.budgets.spend import totals_of_run
 from workers.models import ProviderBatch, Run
@@ -17,23 +15,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DOCUMENTS = 6
 QUESTIONS = DOCUMENTS * (DOCUMENTS - 1) // 2
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeJudge]:
-    with running_fake_judge(tmp_path_factory.mktemp("bound") / "ledger.jsonl") as judge:
-        yield judge
-
-
-@pytest.fixture
-def fake(server: FakeJudge) -> FakeJudge:
-    server.set_batches(batch_s=0.2, most_lines=50_000)
-    server.set_judge("batched", fault_rates={})
-    return server
-
-
-def out() -> ProviderBatch:
-    return ProviderBatch.objects.get(state__in=ProviderBatch.OUT)
 
 
 def spent_of(run: Run) -> tuple[int, int]:
