@@ -45,7 +45,7 @@ from scoring.numerics.design.static import pair_keys
 from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import compile_kernels as compile_fit
 from scoring.numerics.fitting.fit import fit_queries
-from scoring.numerics.judges.calls import CallVotes, call_correlation, call_weight
+from scoring.numerics.judges.calls import MOST_VOTES, CallVotes, call_correlation, call_weight
 from scoring.sampling.samplers import Adaptive
 
 PROMPT, QUERY, DOCUMENT = 200, 12, 150
@@ -125,11 +125,12 @@ class Kind:
 def pilot_correlation(
     worlds: list[World], setting: Setting, kind: Kind, precision: float, rng: np.random.Generator
 ) -> float:
-    """The correlation within calls, from random sets."""
+    """The correlation within calls, from random sets: as many as `call_correlation` reads of a query."""
+    a_call = kind.documents * (kind.documents - 1) // 2 if kind.mode == "all" else kind.documents - 1
     found = []
     for world in worlds:
         rows, calls = [], []
-        for call in range(PILOT_CALLS):
+        for call in range(min(PILOT_CALLS, MOST_VOTES // a_call)):
             answer = answer_set(world, setting, rng.choice(SIZE, kind.documents, replace=False), kind.mode, rng)
             rows.append(answer)
             calls += [call] * len(answer)
