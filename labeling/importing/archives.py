@@ -57,7 +57,7 @@ def open_files(source: IO[bytes] | Path, max_total_bytes: int) -> Iterator[list[
         yield _of_folder(source, left)
         return
     try:
-        archive = zipfile.ZipFile(cast(Any, io.BufferedReader(_Seekable(source))))
+        archive = zipfile.ZipFile(cast(Any, io.BufferedReader(Unclosed(source))))
     except (*_DAMAGE, OSError) as error:
         raise refused(
             f"not a readable zip archive ({error})",
@@ -175,8 +175,8 @@ def _too_many(count: int) -> RowError:
     )
 
 
-class _Seekable(io.RawIOBase):
-    """The caller's stream, read in pieces and not closed."""
+class Unclosed(io.RawIOBase):
+    """The caller's stream for a reader that would close it."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

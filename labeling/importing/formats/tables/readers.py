@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Literal, cast
 
-from labeling.importing.archives import refused
+from labeling.importing.archives import Unclosed, refused
 from labeling.importing.formats.fields import decoded, row_error
 from labeling.importing.formats.tables.batches import plain_schema, rows_of
 from labeling.importing.formats.tables.formulas import are_ours, original
@@ -218,7 +218,7 @@ def parquet_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) ->
         stream = io.BytesIO(stream.read(max_total_bytes))
     pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool keeps what it freed
     try:
-        file = pq.ParquetFile(cast(Any, _Unclosed(stream)))
+        file = pq.ParquetFile(cast(Any, Unclosed(stream)))
         size = sum(file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups))
         if size > max_total_bytes:
             raise refused(
@@ -228,7 +228,7 @@ def parquet_rows(stream: IO[bytes], max_row_bytes: int, max_total_bytes: int) ->
             )
         checked_header(file.schema_arrow.names)
         numbers, schema = itertools.count(1), plain_schema(file.schema_arrow)
-        packed = pq.ParquetFile(cast(Any, _Unclosed(stream)), read_dictionary=_text_columns(file))
+        packed = pq.ParquetFile(cast(Any, Unclosed(stream)), read_dictionary=_text_columns(file))
         # Arrow's threads read ahead through the file and keep what they freed: they need three times the memory.
         batches = (
             batch
@@ -265,7 +265,7 @@ def parquet_columns(stream: IO[bytes]) -> list[str]:
     import pyarrow.parquet as pq
 
     try:
-        return list(pq.read_schema(cast(Any, _Unclosed(stream))).names)
+        return list(pq.read_schema(cast(Any, Unclosed(stream))).names)
     except (pa.ArrowException, OSError, ValueError):
         return []
 
@@ -296,25 +296,3 @@ def _plain(cell: Any) -> Any:
     if isinstance(cell, list | tuple):
         return [_plain(each) for each in cell]
     return {str(key): _plain(each) for key, each in cell.items()} if isinstance(cell, dict) else cell
-
-
-class _Unclosed(io.RawIOBase):
-    """The caller's stream for a reader that would close it."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        return self._stream.read(size) if size >= 0 else b"".join(iter(lambda: self._stream.read(1024 * 1024), b""))
