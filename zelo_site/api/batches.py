@@ -13,6 +13,7 @@ from labeling.access.api_auth import owned_project_or_404, project_or_404
 from workers.judging.provider_batches.delivery import BatchIsOver, ask_to_cancel
 from workers.models import ProviderBatch
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["judges"])
 
@@ -37,7 +38,7 @@ class BatchOut(Schema):
     input_tokens: int
     output_tokens: int
     cost_micros: int
-    message: str
+    message: JobError
     created_at: datetime
     sent_at: datetime | None
     finished_at: datetime | None

@@ -25,6 +25,7 @@ from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.api.projects import Text
+from zelo_site.security.job_errors import JobError
 
 router = Router(tags=["proof"])
 
@@ -43,8 +44,8 @@ class EvaluationJobOut(Schema):
     state: str
     done: int
     total: int
-    message: str
-    error: str
+    message: JobError
+    error: JobError
 
 
 class OutsideIn(Schema):

@@ -94,7 +94,7 @@ class JobOut(Schema):
     state: str
     done: int
     total: int
-    message: str
+    message: JobError
     error: JobError
 
 

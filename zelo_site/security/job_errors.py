@@ -19,15 +19,19 @@ _ADDRESS = re.compile(
     r"""\b[a-z][a-z0-9+.-]*://[^\s'"<>)\]]+      # a URL of any scheme
     | \[[0-9a-f:]*:[0-9a-f:.]*\](?::\d+)?         # IPv6 in brackets
     | (?<![\w:])(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}(?!\w)  # IPv6
+    | (?<![\w:])(?:[0-9a-f]{1,4}:){1,6}:(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4})*)?(?![\w:])  # IPv6 with ::
     | \b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b        # IPv4
     | \b(?=[\d.-]*[a-z])[a-z0-9][a-z0-9.-]*:\d{2,5}\b  # host:port; no time of day
+    | (?:(?<=\bhost=)|(?<=\bhost\ )|(?<=\bhostname\ )|(?<=\bhost\ name\ )|(?<=\bserver\ at\ )|(?<=\bvalid\ for\ ))
+      (?:'[^']*'|"[^"]*")                         # a host that libraries quote
+    | \b(?:[a-z0-9-]+\.)+(?:internal|intranet|corp|lan|local|localdomain|private|home\.arpa)\b  # names of private networks
     | (?<![\w.])(?:/[\w.@+-]+){2,}/?              # a path of two parts or more""",
     re.IGNORECASE | re.VERBOSE,
 )
 
 
 def without_addresses(text: str) -> str:
-    """Return the text with HIDDEN in place of URLs, hosts with ports, IP addresses and absolute paths."""
+    """Return the text with HIDDEN in place of URLs, hosts that are recognised, IP addresses and absolute paths."""
     return _ADDRESS.sub(HIDDEN, text)
 
 

@@ -23,13 +23,20 @@ def translated(text: str | None) -> str:
 @register.simple_tag(takes_context=True)
 def job_error(context: Any, job: Any, length: int) -> str:
     """Return the error of a job or training, cut to `length`; only owners see the addresses in it."""
-    masked = without_addresses(job.error)
-    shown = job.error if masked != job.error and may_change(context["request"], job.project) else masked
+    return project_text(context, job.error, length, job.project)
+
+
+@register.simple_tag(takes_context=True)
+def project_text(context: Any, text: str, length: int, project: Any) -> str:
+    """Return the translated text, cut to `length`; only owners of the project see the addresses in it."""
+    text = translated(text)
+    masked = without_addresses(text)
+    shown = text if masked != text and may_change(context["request"], project) else masked
     return Truncator(shown).chars(length)
 
 
 @register.simple_tag(takes_context=True)
-def failure_text(context: Any, text: str, length: int) -> str:
-    """Return a failure's message, cut to `length`; only owners see the addresses in it."""
-    shown = text if context.get("may_change") else without_addresses(text)
-    return Truncator(shown).chars(length)
+def failure_text(context: Any, text: str, length: int, is_owner: bool | None = None) -> str:
+    """Return a failure's message, cut to `length`; only owners (by default: `may_change`) see the addresses in it."""
+    sees = context.get("may_change") if is_owner is None else is_owner
+    return Truncator(text if sees else without_addresses(text)).chars(length)

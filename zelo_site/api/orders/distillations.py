@@ -46,7 +46,7 @@ class DistillationOut(Schema):
     project: str
     state: str
     stage: str
-    message: str
+    message: JobError
     error: JobError
     options: dict[str, Any]
     judges: list[int]

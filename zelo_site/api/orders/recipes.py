@@ -87,7 +87,7 @@ class RecipeOut(Schema):
     project: str
     state: str
     stage: str
-    message: str
+    message: JobError
     error: JobError
     options: dict[str, Any]
     judges: list[int]

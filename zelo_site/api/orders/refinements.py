@@ -57,7 +57,7 @@ class RefinementOut(Schema):
     project: str
     state: str
     stage: str
-    message: str
+    message: JobError
     error: JobError
     options: dict[str, Any]
     reranker_id: int | None
