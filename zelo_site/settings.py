@@ -226,6 +226,8 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
     "zelo_site.security.headers.PrivateResponsesMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "zelo_site.operations.health.HealthMiddleware",  # before sessions, and before the host's name is checked
     "django.contrib.sessions.middleware.SessionMiddleware",
     "zelo_site.i18n.language.ChosenLanguageMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -235,7 +237,6 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "zelo_site.security.second_factor.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
 
@@ -338,6 +339,7 @@ SESSION_COOKIE_SAMESITE = "Lax"
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^(healthz|readyz|health)$"]  # load balancers ask behind TLS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 CSRF_TRUSTED_ORIGINS = _listed("ZELO_TRUSTED_ORIGINS")
 if HTTPS:
@@ -409,10 +411,13 @@ LOGGING = {
         "lines": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"},
         "json": {"()": "zelo_site.operations.logs.json_formatter"},
     },
+    "filters": {"without_tokens": {"()": "zelo_site.operations.logs.WithoutTokens"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": ZELO_LOG}},
     "root": {"handlers": ["stderr"], "level": _one_of("ZELO_LOG_LEVEL", LOG_LEVELS, "INFO")},
     "loggers": {
         "axes": {"level": "WARNING"},
+        "django.request": {"filters": ["without_tokens"]},
+        "django.security.csrf": {"filters": ["without_tokens"]},
         "httpx": {"level": "WARNING"},
         "celery.worker.strategy": {"level": "WARNING"},
         "celery.app.trace": {"level": "WARNING"},

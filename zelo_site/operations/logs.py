@@ -1,4 +1,7 @@
-"""JSON log lines for ZELO_LOG=json, one object a line, from Python's own logging: no call site knows the format."""
+"""JSON log lines for ZELO_LOG=json, one object a line, from Python's own logging: no call site knows the format.
+
+In both formats `WithoutTokens` keeps the secrets of one-time links out of Django's lines about refused requests.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,18 @@ def json_formatter() -> logging.Formatter:
             structlog.processors.JSONRenderer(sort_keys=True, default=str),
         ],
     )
+
+
+class WithoutTokens(logging.Filter):
+    """Puts the route in place of an address that holds a token: whoever reads the log could sign in with the link."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = getattr(record, "request", None)
+        match = getattr(request, "resolver_match", None)
+        token = str(match.kwargs.get("token", "")) if match is not None else ""
+        if match is not None and token and isinstance(record.args, tuple):
+            record.args = tuple(f"/{match.route}" if token in str(each) else each for each in record.args)
+        return True
 
 
 # The fields of a line next to its text. Django's own extra fields hold the whole request, with its cookies.

@@ -17,6 +17,14 @@ def test_a_ready_server_says_so_to_everybody(client: Client) -> None:
     assert ready.status_code == 200 and ready.json()["checks"]["database"] == "ok"
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_load_balancers_ask_by_address_and_behind_tls(path: str, settings: Any) -> None:
+    settings.SECURE_SSL_REDIRECT, settings.ALLOWED_HOSTS = True, ["zelo.example"]
+    asked = Client(raise_request_exception=False, headers={"host": "10.0.0.7:8000"})
+    assert asked.get(path).status_code == 200
+    assert asked.get("/sign-in/").status_code in (301, 400)
+
+
 def test_strangers_who_ask_often_cost_little(client: Client, django_assert_max_num_queries: Any) -> None:
     client.get("/readyz")
     with django_assert_max_num_queries(4):

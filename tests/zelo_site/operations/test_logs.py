@@ -80,6 +80,9 @@ def test_a_request_logs_its_route_but_no_secret(settings: Any, lines: io.StringI
     [line] = [each for each in parsed(lines) if each["logger"] == "zelo.access"]
     assert line["route"] == "enter/<str:token>/" and line["status"] == answer.status_code and line["ms"] >= 0
     assert line["request_id"] == answer["X-Request-ID"] and token not in lines.getvalue()
+    assert Client(enforce_csrf_checks=True).post(f"/enter/{token}/").status_code == 403
+    [refused] = [each for each in parsed(lines) if each["logger"] == "django.security.csrf"]
+    assert "/enter/<str:token>/" in refused["event"] and token not in lines.getvalue()
 
 
 @pytest.mark.django_db
