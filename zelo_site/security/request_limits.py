@@ -6,7 +6,6 @@ sends it. This middleware stands before that check. `zelo_site.processes.patient
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from labeling.projects import may_create
 from trainer.serving.protocols import MOST_BODY_BYTES, RerankRefused, dialect_of, error_body
 from zelo_site.api.conventions.problems import UNAUTHENTICATED, problem
 from zelo_site.processes.patient_worker import SMALL_BODY_BYTES
+from zelo_site.security.upload_room import DiskTooFull, Reservation, RoomTaken, reserve
 
 ANONYMOUS_BYTES = SMALL_BODY_BYTES
 SIGNED_IN_BYTES = 2 * 1024 * 1024
@@ -62,7 +62,12 @@ class RequestLimitsMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        try:
+            return self.get_response(request)
+        finally:
+            reserved: Reservation | None = getattr(request, "zelo_room", None)
+            if reserved is not None:
+                reserved.release()
 
     def process_view(
         self, request: HttpRequest, view: Any, arguments: Any, parameters: dict[str, Any]
@@ -91,26 +96,19 @@ def check_body(request: HttpRequest, parameters: dict[str, Any]) -> None:
     if length > most:
         raise _too_large(length, most)
     if most == settings.ZELO_MAX_UPLOAD_BYTES:
-        check_space(Path(settings.FILE_UPLOAD_TEMP_DIR), length)
+        request.zelo_room = _room(length)  # type: ignore[attr-defined]
 
 
-def check_space(folder: Path, length: int) -> None:
-    """Raise Refusal if the uploads in progress, or the disk, leave no room for `length` bytes."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if shutil.disk_usage(folder).free < length + FREE_BYTES:
-        raise Refusal(507, _("the server's disk is almost full; ask its operator to free space, then retry"))
-    if _used(folder) + length > settings.ZELO_MAX_UPLOAD_BYTES:
-        raise Refusal(503, _("other uploads are in progress; retry in a minute"))
-
-
-def _used(folder: Path) -> int:
-    total = 0
-    for path in folder.iterdir():
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue
-    return total
+def _room(length: int) -> Reservation:
+    """Reserve room for the body until the response. Raises Refusal."""
+    folder, most = Path(settings.FILE_UPLOAD_TEMP_DIR), settings.ZELO_MAX_UPLOAD_BYTES
+    try:
+        return reserve(folder, length, most=most, free=FREE_BYTES)
+    except DiskTooFull:
+        text = _("the server's disk is almost full; ask its operator to free space, then retry")
+        raise Refusal(507, text) from None
+    except RoomTaken:
+        raise Refusal(503, _("other uploads are in progress; retry in a minute")) from None
 
 
 def _sender(request: HttpRequest) -> Any:

@@ -110,6 +110,33 @@ def test_uploads_in_progress_are_bounded_together(client: Client, uploads: Path,
     assert _send(client, reverse("import", args=[project.slug]), length=2 * LARGE + 1).status_code == 413
 
 
+def test_uploads_that_begin_together_share_the_limit(client: Client, uploads: Path, settings: Any) -> None:
+    settings.ZELO_MAX_UPLOAD_BYTES = 2 * LARGE
+    project, user = make_project(), make_user()
+    Membership.objects.create(project=project, user=user, role=Role.OWNER)
+    client.force_login(user)
+    address = reverse("import", args=[project.slug])
+    seen: list[int] = []
+
+    class FirstBody:
+        """A body that has not arrived when the second upload asks for room."""
+
+        def read(self, size: int = -1) -> bytes:
+            if not seen:
+                seen.append(_send(client, address, length=LARGE + 1).status_code)
+            return b""
+
+        readline = read
+
+    _send(client, address, length=LARGE + 1, **{"wsgi.input": FirstBody()})
+    assert seen == [503]
+    assert list(uploads.iterdir()) == []
+    (uploads / "of-a-killed-process.reserved").write_bytes(b"x" * LARGE)
+    with pytest.raises(AssertionError, match="the body was read"):
+        _send(client, address, length=LARGE + 1)
+    assert list(uploads.iterdir()) == []
+
+
 def test_a_full_disk_refuses_uploads(client: Client, uploads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(request_limits, "FREE_BYTES", 2**60)
     project, user = make_project(), make_user()
