@@ -6,9 +6,10 @@ Formats are plugins (`labeling.importing.formats`). Their rows go through a temp
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
@@ -26,6 +27,7 @@ from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.detection import AUTO, OF_FOLDERS, detect_source
 from labeling.importing.formats import Row, RowChecks, RowError, RowImporter, make_importer
 from labeling.importing.left_out import LeftOut, LeftOutRows
+from labeling.importing.lines import Timed, TooSlow
 from labeling.importing.reports import store_report
 from labeling.importing.staging import Progress, Staged, move, stage
 from labeling.importing.summary import ImportFailed, ImportSummary
@@ -47,6 +49,8 @@ __all__ = [
 
 Source = str | Path | IO[bytes]
 MOST_ANNOTATORS = 20
+# A preview is read in the web process; a small file may unpack to gigabytes without a row.
+PREVIEW_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,8 +279,8 @@ def preview_dataset(
     most_rows: int | None = None,
     project: Project | None = None,
 ) -> Preview:
-    """Read and check a file without storing anything; list `max_errors` errors. Stop after `most_counted` errors, and after
-    `most_rows` rows (None: ZELO_PREVIEW_ROWS).
+    """Read and check a file without storing anything; list `max_errors` errors. Stop after `most_counted` errors, after
+    `most_rows` rows (None: ZELO_PREVIEW_ROWS) and after PREVIEW_S seconds.
 
     An importer that does not read line by line stops at its first bad row. With a `project`, judgments of queries and documents
     that it lacks are errors; only `import_dataset` compares texts with its own.
@@ -286,10 +290,11 @@ def preview_dataset(
     annotators: dict[str, None] = {}
     first: list[Row] = []
     errors: list[ImportFailed] = []
-    tally, found, read, is_cut = LeftOutRows(), 0, 0, False
+    tally, found, read, is_cut = LeftOutRows(), 0, 0, True
     most_rows = settings.ZELO_PREVIEW_ROWS if most_rows is None else most_rows
-    with _opened(source) as stream:
-        reader = _reader(importer, options, stream, file)
+    with _opened(source) as opened, suppress(TooSlow):
+        reader = _reader(importer, options, opened, file)
+        stream = cast(IO[bytes], opened if isinstance(opened, Path) else io.BufferedReader(Timed(opened, PREVIEW_S)))
         rows_read = _checked(reader, stream)
         for row in rows_read if project is None else with_known_answers(project, rows_read):
             if isinstance(row, RowError):
@@ -301,7 +306,6 @@ def preview_dataset(
                     break
                 continue
             if read >= most_rows:
-                is_cut = True
                 break
             read += 1
             if len(first) < rows:
@@ -309,9 +313,12 @@ def preview_dataset(
             _count(counts, row)
             if isinstance(row, ImportedPreference | ImportedRating) and len(annotators) < MOST_ANNOTATORS:
                 annotators[row.annotator] = None
-    complete = found < most_counted and not is_cut and (isinstance(reader, RowImporter) or not errors)
-    if complete and not first and not errors:
-        errors.append(ImportFailed("holds no rows", file=file, remedy="choose the right file and format"))
+        else:
+            is_cut = False
+    complete = not is_cut and (isinstance(reader, RowImporter) or not errors)
+    if not first and not errors:
+        problem = "holds no rows" if complete else f"holds no rows in what was read within {PREVIEW_S:g} s"
+        errors.append(ImportFailed(problem, file=file, remedy="choose the right file and format"))
     return Preview(
         rows=tuple(first),
         errors=tuple(errors),

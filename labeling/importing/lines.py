@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import time
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
@@ -118,6 +119,39 @@ class Bounded(io.RawIOBase):
         if data and not self._left[0]:
             raise TooMuch(self._limit)
         self._left[0] -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class TooSlow(Exception):
+    """A stream was read for longer than its time."""
+
+
+class Timed(io.RawIOBase):
+    """A stream that may be read for `seconds`; later reads raise TooSlow. It reads little at once: a little may unpack to much."""
+
+    _AT_ONCE = 16 * 1024
+
+    def __init__(self, rest: IO[bytes], seconds: float) -> None:
+        self._rest = rest
+        self._until = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._rest.seekable()
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        return self._rest.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._rest.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        if time.monotonic() > self._until:
+            raise TooSlow
+        data = self._rest.read(min(len(buffer), self._AT_ONCE))
         buffer[: len(data)] = data
         return len(data)
 

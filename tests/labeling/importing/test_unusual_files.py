@@ -13,6 +13,7 @@ import io
 import json
 import lzma
 import tarfile
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 from pytest_django import Settings
 
+from labeling.importing import dataset
 from labeling.importing.dataset import ImportFailed, Preview, import_dataset, preview_dataset
 from labeling.importing.formats.tables.cells import table_cells
 from labeling.importing.formats.tables.readers import parquet_rows
@@ -309,3 +311,16 @@ def test_a_preview_reads_so_many_rows_and_no_more(settings: Settings) -> None:
     assert (found.queries, found.complete, found.errors) == (10, False, ())
     assert stream.tell() < len(stream.getvalue()) / 10
     assert preview_dataset(io.BytesIO(many_queries(10))).complete
+
+
+@pytest.mark.parametrize("importer", ["zbench-jsonl", "table"])
+def test_a_preview_ends_in_time_even_if_a_small_file_unpacks_to_no_rows(
+    importer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "PREVIEW_S", 0.0)
+    packed = io.BytesIO(gzip.compress(b"\n" * 100_000_000, 1))
+    began = time.process_time()
+    found = preview_dataset(packed, importer=importer)
+    assert time.process_time() - began < 10
+    assert not found.complete
+    assert "within 0 s" in str(found.errors[0])
