@@ -93,8 +93,11 @@ class EndpointOptions(Judge.Options):
     def _adds_only(cls, value: dict[str, Any]) -> dict[str, Any]:
         if taken := sorted(RESERVED & set(value)):
             raise ValueError(RESERVED_FIELDS % {"names": ", ".join(taken)})
-        more = {name.strip() for name in os.environ.get(MORE_ALLOWED, "").split(",")}
-        if refused := sorted(set(value) - ALLOWED - more):
+        more = {name.strip() for name in os.environ.get(MORE_ALLOWED, "").split(",")} - {""}
+        # vLLM hands these on to the function that also takes the template.
+        template = value.get("chat_template_kwargs")
+        nested = {"chat_template"} & set(template) if isinstance(template, dict) else set()
+        if refused := sorted((set(value) - ALLOWED | nested) - more):
             raise ValueError(FIELDS_NOT_ALLOWED % {"names": ", ".join(refused)})
         return value
 

@@ -356,6 +356,12 @@ def test_fields_that_spend_or_route_need_the_operator(monkeypatch: pytest.Monkey
             OpenAIHttpJudge.from_dict({**known, "extra_body": {name: "priority"}})
         monkeypatch.setenv("ZELO_EXTRA_BODY", f"a, {name}")
         OpenAIHttpJudge.from_dict({**known, "extra_body": {name: "priority"}})
+    monkeypatch.setenv("ZELO_EXTRA_BODY", "a,")
+    for smuggled in ({"": 1}, {"chat_template_kwargs": {"enable_thinking": False, "chat_template": "{{ x }}"}}):
+        with pytest.raises(pydantic.ValidationError, match="may not set"):
+            OpenAIHttpJudge.from_dict({**known, "extra_body": smuggled})
+    monkeypatch.setenv("ZELO_EXTRA_BODY", "chat_template")
+    OpenAIHttpJudge.from_dict({**known, "extra_body": {"chat_template_kwargs": {"chat_template": "{{ x }}"}}})
 
 
 def test_options_may_not_contradict_the_mode() -> None:
