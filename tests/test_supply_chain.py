@@ -49,6 +49,12 @@ def test_locked_packages_of_the_tests_are_those_of_the_product() -> None:
             1,
             "a 1: CVE-1, fixed in 2",
         ),
+        (
+            '{"dependencies": [{"name": "a", "skip_reason": "a was not found"}, {"name": "b", "version": "1", "vulns": []}]}',
+            0,
+            "1 packages were not looked up: a\n1 packages have no known vulnerability",
+        ),
+        ('{"dependencies": [{"name": "a", "skip_reason": "a was not found"}]}', 0, "skipped: no package was looked up"),
         ("", 0, "skipped: the database of vulnerabilities cannot be read: no route to host"),
     ],
 )
