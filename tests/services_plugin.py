@@ -59,9 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
     from zelo_site.processes.services import ServiceSupervisor
 
     # A killed server loses nothing by it, only a machine without power would: the tests' rows are worth no disk's time.
+    product = dict(POSTGRES_SETTINGS)
     POSTGRES_SETTINGS.update(fsync="off", full_page_writes="off", synchronous_commit="off")
     _supervisor = ServiceSupervisor(TEST_HOME)
     _supervisor.__enter__()
+    # Without further processes, this one runs the tests of the product's servers too.
+    POSTGRES_SETTINGS.clear()
+    POSTGRES_SETTINGS.update(product)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
