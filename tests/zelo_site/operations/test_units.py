@@ -12,6 +12,7 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from workers.broker.routing import QUEUES
+from zelo_site.processes.listening import check_listening
 from zelo_site.processes.stack import web_process
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,6 +36,19 @@ def test_units_and_container_run_commands_that_exist_with_options_that_exist() -
     for name, *arguments in words:
         command = load_command_class(get_commands()[name], name)
         command.create_parser("manage.py", name).parse_args(arguments)
+
+
+def test_commands_of_units_and_documents_may_listen_where_they_say() -> None:
+    texts = [each.read_text() for each in (*UNITS.glob("*.service"), *(ROOT / "docs").glob("*.md"))]
+    found = [line for text in texts for line in re.findall(r"manage\.py ((?:up|demo|serve_rerank) [^`\n#]*)", text)]
+    assert len(found) >= 5
+    for line in found:
+        name, *arguments = shlex.split(line)
+        options = vars(
+            load_command_class(get_commands()[name], name).create_parser("manage.py", name).parse_args(arguments)
+        )
+        check_listening(options["host"] or "localhost", options, {"ZELO_TRUSTED_PROXIES": "10.0.0.5"})
+    assert "--host" in (UNITS / "zelo-rerank.service").read_text(), "other hosts reach no private socket"
 
 
 def test_the_web_unit_starts_gunicorn_as_the_server_does() -> None:
