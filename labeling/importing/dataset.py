@@ -6,7 +6,6 @@ Formats are plugins (`labeling.importing.formats`). Their rows go through a temp
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.detection import AUTO, OF_FOLDERS, detect_source
 from labeling.importing.formats import Row, RowChecks, RowError, RowImporter, make_importer
 from labeling.importing.left_out import LeftOut, LeftOutRows
-from labeling.importing.lines import Timed, TooSlow
+from labeling.importing.lines import TooSlow, reading_within
 from labeling.importing.reports import store_report
 from labeling.importing.staging import Progress, Staged, move, stage
 from labeling.importing.summary import ImportFailed, ImportSummary
@@ -292,29 +291,29 @@ def preview_dataset(
     errors: list[ImportFailed] = []
     tally, found, read, is_cut = LeftOutRows(), 0, 0, True
     most_rows = settings.ZELO_PREVIEW_ROWS if most_rows is None else most_rows
-    with _opened(source) as opened, suppress(TooSlow):
-        reader = _reader(importer, options, opened, file)
-        stream = cast(IO[bytes], opened if isinstance(opened, Path) else io.BufferedReader(Timed(opened, PREVIEW_S)))
-        rows_read = _checked(reader, stream)
-        for row in rows_read if project is None else with_known_answers(project, rows_read):
-            if isinstance(row, RowError):
-                found += 1
-                tally.count(row)
-                if len(errors) < max_errors:
-                    errors.append(ImportFailed.of_row(row, file))
-                if found >= most_counted:
+    with _opened(source) as stream:
+        reader = _reader(importer, options, stream, file)
+        with suppress(TooSlow), reading_within(PREVIEW_S):
+            rows_read = _checked(reader, stream)
+            for row in rows_read if project is None else with_known_answers(project, rows_read):
+                if isinstance(row, RowError):
+                    found += 1
+                    tally.count(row)
+                    if len(errors) < max_errors:
+                        errors.append(ImportFailed.of_row(row, file))
+                    if found >= most_counted:
+                        break
+                    continue
+                if read >= most_rows:
                     break
-                continue
-            if read >= most_rows:
-                break
-            read += 1
-            if len(first) < rows:
-                first.append(row)
-            _count(counts, row)
-            if isinstance(row, ImportedPreference | ImportedRating) and len(annotators) < MOST_ANNOTATORS:
-                annotators[row.annotator] = None
-        else:
-            is_cut = False
+                read += 1
+                if len(first) < rows:
+                    first.append(row)
+                _count(counts, row)
+                if isinstance(row, ImportedPreference | ImportedRating) and len(annotators) < MOST_ANNOTATORS:
+                    annotators[row.annotator] = None
+            else:
+                is_cut = False
     complete = not is_cut and (isinstance(reader, RowImporter) or not errors)
     if not first and not errors:
         problem = "holds no rows" if complete else f"holds no rows in what was read within {PREVIEW_S:g} s"

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import IO, Any, cast
 
 DEFAULT_MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -103,6 +106,23 @@ class TooMuch(Exception):
         self.limit = limit
 
 
+class TooSlow(Exception):
+    """Unpacking and reading took longer than the time given to `reading_within`."""
+
+
+@contextmanager
+def reading_within(seconds: float) -> Iterator[None]:
+    """Let reads of unpacked bytes raise TooSlow after so many seconds."""
+    before = _until.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _until.reset(before)
+
+
+_until: ContextVar[float] = ContextVar("until", default=math.inf)
+
+
 class Bounded(io.RawIOBase):
     """A stream of at most `limit` bytes; reading more raises TooMuch. Streams with one `shared` list share the limit."""
 
@@ -115,43 +135,12 @@ class Bounded(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
+        if time.monotonic() > _until.get():
+            raise TooSlow
         data = self._rest.read(min(len(buffer), self._left[0]) or 1)
         if data and not self._left[0]:
             raise TooMuch(self._limit)
         self._left[0] -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class TooSlow(Exception):
-    """A stream was read for longer than its time."""
-
-
-class Timed(io.RawIOBase):
-    """A stream that may be read for `seconds`; later reads raise TooSlow. It reads little at once: a little may unpack to much."""
-
-    _AT_ONCE = 16 * 1024
-
-    def __init__(self, rest: IO[bytes], seconds: float) -> None:
-        self._rest = rest
-        self._until = time.monotonic() + seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return self._rest.seekable()
-
-    def seek(self, place: int, whence: int = 0, /) -> int:
-        return self._rest.seek(place, whence)
-
-    def tell(self) -> int:
-        return self._rest.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        if time.monotonic() > self._until:
-            raise TooSlow
-        data = self._rest.read(min(len(buffer), self._AT_ONCE))
         buffer[: len(data)] = data
         return len(data)
 
