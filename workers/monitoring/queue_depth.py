@@ -19,7 +19,10 @@ from workers.judging.failures import MEANINGS, MostFrequent
 from workers.models import InjectionProbe, Job, JudgingTask, Run
 from workers.monitoring.result_cache import costly
 
-STAGE_QUEUES = {"candidates": "judging-cpu", "train": "training", "evaluate": "training", "pairs": "rating"}
+STAGE_QUEUES = {
+    "candidates": "judging-cpu", "import": "judging-cpu", "archive": "judging-cpu", "train": "training",
+    "evaluate": "training", "pairs": "rating",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from labeling.access.api_keys import find_token
+from labeling.records import FailureKind
 from workers.broker.client import broker_answers
 from workers.endpoints.limiter import endpoint_states
-from workers.models import EndpointState, Worker
+from workers.models import EndpointState, Job, Worker
 from workers.monitoring.heartbeats import alive
 from workers.monitoring.queue_depth import read_backlog
 from zelo_site.operations.server_metrics import gauge, read_rows, server_metrics
@@ -54,6 +55,11 @@ SELECT outcome, count(*) FROM workers_attempt
 WHERE finished_at > clock_timestamp() - make_interval(mins => %s) AND outcome NOT IN ('', 'reserved')
 GROUP BY outcome ORDER BY outcome
 """
+# An alert on growth sees no first failure where the series begins with it, so these begin at 0.
+STAGES = (
+    "archive", "calibrate", "candidates", "deletion", "distill", "evaluate", "import", "pairs", "probe", "recipe",
+    "refine", "teaching", "train", "trial",
+)  # fmt: skip
 _JOBS = "SELECT stage, state, count(*) FROM workers_job GROUP BY stage, state ORDER BY stage, state"
 _DEAD = "SELECT reason, count(*) FROM workers_judgingtask WHERE state = 'dead' GROUP BY reason ORDER BY reason"
 
@@ -153,13 +159,11 @@ def _queues() -> Iterator[Metric]:
 
 
 def _work() -> Iterator[Metric]:
-    yield gauge(
-        "zelo_jobs", "Jobs by stage and state.", [(row[:2], row[2]) for row in read_rows(_JOBS)], ["stage", "state"]
-    )
-    yield gauge(
-        "zelo_dead_letters", "Questions that failed and are not retried, by reason.",
-        [(row[:1], row[1]) for row in read_rows(_DEAD)], ["reason"],
-    )  # fmt: skip
+    jobs = {(stage, Job.State.FAILED.value): 0 for stage in STAGES} | {row[:2]: row[2] for row in read_rows(_JOBS)}
+    yield gauge("zelo_jobs", "Jobs by stage and state.", list(jobs.items()), ["stage", "state"])
+    dead = {(kind.value,): 0 for kind in FailureKind} | {row[:1]: row[1] for row in read_rows(_DEAD)}
+    text = "Questions that failed and are not retried, by reason."
+    yield gauge("zelo_dead_letters", text, list(dead.items()), ["reason"])
     yield gauge(
         "zelo_recent_calls", f"Calls of the last {RECENT_MINUTES} minutes, by outcome.",
         [(row[:1], row[1]) for row in read_rows(_FAILURES, [RECENT_MINUTES])], ["outcome"],

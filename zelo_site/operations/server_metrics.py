@@ -10,6 +10,7 @@ from django.db.migrations.executor import MigrationExecutor
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from labeling.models import AuditEntry
+from workers.models import WebhookDelivery
 from workers.monitoring.result_cache import costly
 from workers.monitoring.table_sizes import table_sizes
 
@@ -37,7 +38,9 @@ def server_metrics() -> Iterator[Metric]:
     """All of them, read from the database."""
     yield from _fits()
     yield _counted("zelo_judges_in_trouble", "Judges that are paused because their answers fail.", _TROUBLE, "reason")
-    yield _counted("zelo_webhook_deliveries", "Messages of webhooks, by state.", _DELIVERIES, "state")
+    messages = {(state,): 0 for state in WebhookDelivery.State.values}  # their first failure is a growth too
+    messages |= {row[:1]: row[1] for row in read_rows(_DELIVERIES)}
+    yield gauge("zelo_webhook_deliveries", "Messages of webhooks, by state.", list(messages.items()), ["state"])
     yield _counted("zelo_batches", "Batches at providers, by state.", _BATCHES, "state")
     yield from _database()
     last = AuditEntry.objects.filter(action=BACKUPS).order_by("-id").values_list("at", flat=True).first()

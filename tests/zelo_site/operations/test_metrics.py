@@ -9,12 +9,24 @@ from django.test import Client
 from prometheus_client.parser import text_string_to_metric_families
 
 from labeling.access.api_keys import make_token
+from labeling.records import FailureKind
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_run, make_tasks, make_user
 from tests.factories.working import claim
+from workers.archives import data_files, importing
+from workers.deletion import job as deletion
+from workers.deletion.retention import PASSING_STAGES
+from workers.jobs import candidates, distillation, evaluation, injection_probe, training, trial
+from workers.jobs.recipe import job as recipe
+from workers.jobs.refinement import job as refinement
+from workers.jobs.teaching import job as teaching
+from workers.models import Job
 from workers.monitoring.heartbeats import beat
 
 pytestmark = pytest.mark.django_db
 
+ORDERS = (
+    candidates, distillation, evaluation, injection_probe, training, trial, recipe, refinement, teaching,
+)  # fmt: skip
 SECRET = "a secret of the scraper, long enough"
 
 
@@ -47,6 +59,20 @@ def test_scores_that_lack_an_answer_are_due(client: Client, settings: Any, stub_
     make_run(project, judges=[judge])
     judge_pair(make_pair(project.queries.get()), judge)
     assert scrape(client, authorization=f"Bearer {SECRET}")["zelo_queue_due", "rating"] == 1
+
+
+def test_series_that_alerts_watch_for_growth_begin_at_zero(client: Client, settings: Any) -> None:
+    settings.ZELO_METRICS_KEYS = [SECRET]
+    found = scrape(client, authorization=f"Bearer {SECRET}")
+    stages = [*PASSING_STAGES, *(each.STAGE for each in (*ORDERS, data_files, importing, deletion))]
+    assert {found["zelo_jobs", str(stage), "failed"] for stage in stages} == {0}
+    assert {found["zelo_dead_letters", kind] for kind in FailureKind} == {0}
+    assert found["zelo_webhook_deliveries", "failed"] == 0
+    Job.objects.create(project=make_project(), stage="import", state=Job.State.OPEN)
+    Job.objects.create(project=make_project(), stage="train", state=Job.State.FAILED)
+    found = scrape(client, authorization=f"Bearer {SECRET}")
+    assert found["zelo_jobs", "train", "failed"] == 1
+    assert found["zelo_queue_due", "judging-cpu"] == 1, "an import waits for a worker too"
 
 
 def test_only_the_operator_reads_metrics(client: Client, settings: Any) -> None:

@@ -92,3 +92,42 @@ def test_promtool_accepts_the_rules(tmp_path: Path) -> None:
     checked = subprocess.run([tool, "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "20 rules found" in checked.stdout
+
+
+@pytest.mark.long
+def test_a_first_failure_and_a_queue_without_workers_raise_alerts(tmp_path: Path) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed; `apt-get install prometheus` brings it")
+    series = {
+        'zelo_jobs{stage="train",state="failed"}': "0x5 1x20", 'zelo_webhook_deliveries{state="failed"}': "0x5 1x20",
+        'zelo_dead_letters{reason="refusal"}': "0x5 30x20", 'zelo_queue_due{queue="rating"}': "3x20",
+        'zelo_queue_workers{queue="rating"}': "0x20", 'zelo_queue_due{queue="training"}': "3x20",
+        'zelo_queue_workers{queue="training"}': "1x20",
+    }  # fmt: skip
+    raised = {
+        "JobsFail": {"stage": "train", "state": "failed"}, "WebhooksFail": {"state": "failed"},
+        "DeadLetters": {"reason": "refusal"}, "NoWorker": {"queue": "rating"}, "QueueStands": None,
+    }  # fmt: skip
+    rules = {rule["alert"]: rule for rule in alerts()}
+    for rule in rules.values():
+        rule["annotations"] = {"summary": rule["alert"]}  # the texts are not what is tested
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump({"groups": [{"name": "zelo", "rules": list(rules.values())}]}))
+    expected = [
+        {
+            "eval_time": "10m", "alertname": name,
+            "exp_alerts": [] if labels is None
+            else [{"exp_labels": {**labels, **rules[name]["labels"]}, "exp_annotations": {"summary": name}}],
+        }
+        for name, labels in raised.items()
+    ]  # fmt: skip
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    test = {
+        "rule_files": ["alerts.yml"],
+        "tests": [{"interval": "1m", "input_series": inputs, "alert_rule_test": expected}],
+    }
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
+    done = subprocess.run(
+        [tool, "test", "rules", "test.yml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
