@@ -5,7 +5,10 @@ Replies are parsed first; only texts that are stored or shown are redacted, neve
 
 from __future__ import annotations
 
+import html
+import json
 import re
+from urllib.parse import quote, quote_plus
 
 import pydantic
 
@@ -27,9 +30,17 @@ def is_plausible(key: str) -> bool:
 def without_key(text: str, *keys: pydantic.SecretStr | None) -> str:
     """The text without these keys, and otherwise unchanged: for rationales, which may speak of keys and tokens."""
     values = {key.get_secret_value().strip() for key in keys if key is not None}
-    for value in sorted(filter(is_plausible, values), key=len, reverse=True):
+    spelled = {each for value in filter(is_plausible, values) for each in _spellings(value)}
+    for value in sorted(spelled, key=len, reverse=True):
         text = text.replace(value, REDACTED)
     return text
+
+
+def _spellings(key: str) -> set[str]:
+    """The key as servers echo it: plain, in JSON with or without escaped slashes, in an address, and in HTML."""
+    in_json = json.dumps(key)[1:-1]
+    in_address = {spell(key, safe="", errors="replace") for spell in (quote, quote_plus)}
+    return {key, in_json, in_json.replace("/", "\\/"), html.escape(key), *in_address}
 
 
 def redact(text: str, *keys: pydantic.SecretStr | None) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pytrec_eval
+from django.test import Client
 from pytest_django import Settings
 
 from labeling.models import UnmatchedGrade
@@ -16,7 +17,7 @@ from scoring.snapshots import freeze as snapshots
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.storage.files import Storage, storage
 from tests.factories.frozen import make_frozen, make_scored
-from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
 from tests.processes.elsewhere import Elsewhere, by_length
 from trainer.evaluation import entries
 from trainer.evaluation.entries import EntryRefused, NameTaken, enter_baselines, enter_outside, enter_run_file
@@ -141,6 +142,30 @@ def test_an_outside_reranker_stands_beside_ours(monkeypatch: pytest.MonkeyPatch)
     queries = evaluation_queries(snapshot, "test")
     kept = unpacked(bytes(evaluation.scores))
     assert kept[: len(queries[0].documents)].tolist() == [float(len(text)) for text in queries[0].documents]
+
+
+def test_an_echoed_key_is_in_no_job_log_or_page(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "9f8e7d6c/Zz01+secret"
+    elsewhere = Elsewhere()
+    elsewhere.answer = lambda body: (401, {}, json.dumps({"detail": f"no key {key}"}).replace("/", "\\/").encode())
+    row = {"name": "theirs", "url": elsewhere.url, "model": "rerank-x", "api_key_env": "THEIR_KEY"}
+    monkeypatch.setenv("ZELO_RERANKERS", json.dumps([row]))
+    monkeypatch.setenv("THEIR_KEY", f"{key}\n")
+    project = make_scored()
+    snapshot = make_frozen(project)
+    chosen = [enter_outside(project, "theirs"), *without_a_model(project)]
+    jobs = [evaluated(project, snapshot, rerankers=chosen), evaluated(project, snapshot, rerankers=chosen[:1])]
+    elsewhere.close()
+    assert "no key [key]" in jobs[0].message and "no key [key]" in jobs[1].error
+    client = Client()
+    client.force_login(make_user("operator", is_superuser=True))
+    shown = [client.get(f"/p/{project.slug}/proof/?snapshot={snapshot.pk}"), client.get("/jobs/")]
+    shown += [client.get(f"/api/v1/jobs/{job.pk}") for job in jobs]
+    texts = [response.content.decode() for response in shown] + [caplog.text]
+    assert all("[key]" in text for text in texts[1:])
+    assert not any(part in text for text in texts for part in ("9f8e7d6c", "Zz01"))
 
 
 def test_equal_scores_of_all_documents_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

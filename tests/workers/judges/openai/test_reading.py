@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pydantic
 import pytest
 
@@ -69,3 +71,20 @@ def test_rationale_loses_the_own_key_and_nothing_else() -> None:
     assert without_key(text, pydantic.SecretStr("abc-0123456789")) == text
     assert without_key("sent abc-0123456789.", pydantic.SecretStr("abc-0123456789")) == "sent [key]."
     assert "expire" not in redact("bearer expire")
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "no such key: Zk9+a/7&b=='q2",
+        json.dumps({"error": "no such key: Zk9+a/7&b=='q2"}),
+        '{"error": "no such key: Zk9+a\\/7&b==\'q2"}',
+        "/v1/rerank?key=Zk9%2Ba%2F7%26b%3D%3D%27q2",
+        "<p>no such key: Zk9+a/7&amp;b==&#x27;q2</p>",
+    ],
+    ids=["plain", "json", "escaped slashes", "address", "html"],
+)
+def test_a_key_is_found_however_a_server_spells_it(echo: str) -> None:
+    cleaned = redact(echo, pydantic.SecretStr("Zk9+a/7&b=='q2\n"))
+    assert "[key]" in cleaned and "Zk9" not in cleaned and "q2" not in cleaned
+    redact(echo, pydantic.SecretStr("half \udcff of a key"))
