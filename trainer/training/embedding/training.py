@@ -30,7 +30,7 @@ from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
 from trainer.training.embedding.line_search import FEWEST_QUERIES, SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
-from trainer.training.embedding.token_weight import measured_weight
+from trainer.training.embedding.token_weight import Weights, measured_weights
 from trainer.training.fine_tuning import CHECKPOINTS, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
 from trainer.training.memory import with_less_memory
@@ -108,16 +108,17 @@ class _Training:
         choice = choose(values)
         self.report("chosen", **self._told(choice, course))
         adapter = self._store(choice, course)
-        weight, gained = self._token_weight()
+        weights = self._weights()
         return Trained(
             adapter=adapter,
             base=self.options.base,
             max_length=self.model.whole_length,
-            facts={**self._facts(choice, course, lessons, on_dev), "token_weight": weight, "token_gain": gained},
+            facts={**self._facts(choice, course, lessons, on_dev), **_told_weights(weights)},
             form="bi-encoder",
             embedding_sizes=self.model.sizes,
-            token_weight=weight,
-            base_won=choice.base_won and weight == 0.0,
+            token_weight=weights.tokens,
+            list_weight=weights.context,
+            base_won=choice.base_won and not weights.tokens and not weights.context,
         )
 
     # --- courses -------------------------------------------------------------------------
@@ -202,15 +203,19 @@ class _Training:
         (target / "README.md").unlink(missing_ok=True)
         return target
 
-    def _token_weight(self) -> tuple[float, float]:
-        """The weight of token similarity for the chosen adapter, which the model holds, and its gain of NDCG@10."""
-        if not self.options.token_similarity:
-            return 0.0, 0.0
+    def _weights(self) -> Weights:
+        """The weights of token and list similarity for the chosen adapter, which the model holds."""
+        options = self.options
+        if not (options.token_similarity or options.list_similarity):
+            return Weights()
         enough = len(self.dev_queries) >= self.options.enough_dev_queries
         examples = self.dev if enough else first_queries(self.train, self.options.dev_rows)
         self.model.at_scale(1.0)
         self.model.eval()
-        return measured_weight(self.model, examples, _usable(examples), elo_scale=self.elo_scale, most=self.most)
+        return measured_weights(
+            self.model, examples, _usable(examples), elo_scale=self.elo_scale, most=self.most,
+            tokens=options.token_similarity, context=options.list_similarity,
+        )  # fmt: skip
 
     def _told(self, choice: Choice, course: Course) -> dict[str, Any]:
         return {
@@ -273,6 +278,10 @@ class _Training:
         if first:
             self.report("evaluated", step=0, ndcg=float(means[0]), best=True)
         self.report("evaluated", step=step, ndcg=float(means[1:].max()), best=bool(means[1:].max() > means[0]))
+
+
+def _told_weights(weights: Weights) -> dict[str, float]:
+    return {"token_weight": weights.tokens, "list_weight": weights.context, "token_gain": weights.gain}
 
 
 def _usable(examples: Examples) -> list[slice]:

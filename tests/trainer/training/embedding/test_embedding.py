@@ -30,12 +30,12 @@ from trainer.publishing.export import ModelCard, ParityFailed
 from trainer.publishing.manifests import verify
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.published import load_published
-from trainer.token_similarity import similarities
+from trainer.token_similarity import list_similarities, similarities
 from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
 from trainer.training.embedding.line_search import choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
-from trainer.training.embedding.token_weight import WEIGHTS, choose_weight, list_losses
+from trainer.training.embedding.token_weight import WEIGHTS, Signals, choose_weight, chosen_weights, list_losses
 from trainer.training.embedding.training import NothingToChooseOn
 from trainer.training.options import START
 
@@ -370,6 +370,57 @@ def test_a_student_that_compares_tokens_is_served_as_it_was_measured(
     np.testing.assert_allclose(student.scores("goldfish", TEXTS), expected, atol=1e-5)
     assert [each.index for each in student.rank("goldfish", TEXTS)] == np.argsort(-expected, kind="stable").tolist()
     assert np.isfinite(student.scores("", ["", "a"])).all()
+
+
+def test_the_similarity_to_the_list_enters_where_its_queries_are_ordered_better_by_it() -> None:
+    rng = np.random.default_rng(1)
+    elo = [each * 200.0 for each in rng.normal(size=(30, 12))]
+    relevance = [1 / (1 + 10 ** (-each / 400)) for each in elo]
+    for noise, sure in ((0.3, True), (100.0, False)):
+        signals = [
+            Signals(
+                0.1 * rng.normal(size=12), 0.1 * rng.normal(size=12), 0.2 * (own / 200 + noise * rng.normal(size=12))
+            )
+            for own in elo
+        ]
+        found = chosen_weights(signals, elo, relevance, elo_scale=100.0, tokens=True, context=True)
+        assert (found.context > 0.0) is sure and (found.gain > 0.0) is sure
+        alone = chosen_weights(signals, elo, relevance, elo_scale=100.0, tokens=True, context=False)
+        assert alone.context == 0.0
+
+
+def test_a_student_that_compares_the_list_is_served_so_and_never_prefers_one_of_two_for_it(
+    learned: tuple[Trained, Report], tmp_path: Path
+) -> None:
+    trained = learned[0]
+    common: Any = {"base": trained.base, "card": ModelCard(name="tiny")}
+    folders = {
+        weights: publish_embedder(
+            trained.adapter, out=tmp_path / f"{weights}", token_weight=weights[0], list_weight=weights[1], **common
+        ).folder
+        for weights in ((0.0, 0.2), (0.5, 0.2), (0.0, 0.0))
+    }
+    plain = load_published(folders[0.0, 0.0])
+    assert isinstance(plain, LoadedEmbedder) and plain.is_cosine
+    vectors = plain.vectors(TEXTS)
+    mean = vectors.mean(axis=0)
+    context = vectors @ (mean / np.linalg.norm(mean))
+    np.testing.assert_allclose(list_similarities(list(vectors)), context, atol=1e-6)
+    for weights, folder in folders.items():
+        student = load_published(folder)
+        assert isinstance(student, LoadedEmbedder)
+        own = 1.0 - weights[1]
+        expected = np.array(student.scores("goldfish", TEXTS))
+        student.list_weight = 0.0
+        without = np.array(student.scores("goldfish", TEXTS))
+        np.testing.assert_allclose(expected, own * without + weights[1] * context, atol=1e-5)
+        student.list_weight = weights[1]
+        order = np.random.default_rng(0).permutation(len(TEXTS))
+        shuffled = student.scores("goldfish", [TEXTS[at] for at in order])
+        np.testing.assert_allclose(shuffled, expected[order], atol=1e-6)
+        a, b = student.scores("goldfish", TEXTS[:2])
+        assert a - b == pytest.approx(own * (without[0] - without[1]), abs=1e-5)
+        assert student.scores("goldfish", []) == []
 
 
 FISH = ("goldfish in a pond", "water for goldfish", "a pond", "fish in water", "goldfish", "pond water and fish")
