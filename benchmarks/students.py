@@ -63,6 +63,7 @@ from trainer.training.fine_tuning import threads_to_use
 from trainer.training.pointwise import Pointwise
 from trainer.training.query_losses import Listwise, MarginMSE, RankNet
 
+WITH_SIGNALS = "embedding, with tokens and list"  # the same training, scored with the weights that it chose
 TRAINERS: dict[str, type[Trainer]] = {each.name: each for each in (Embedding, Pointwise, RankNet, MarginMSE, Listwise)}
 RERANKERS = ("pointwise", "ranknet", "margin-mse", "listwise")
 LENGTH = 64
@@ -86,7 +87,7 @@ def options_of(trainer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a trainer: its defaults, short texts and few steps for the cross-encoders."""
     common = {"base": MINILM, "max_length": LENGTH, "precision": "bf16", "seed": arguments.seed}
     if trainer == "embedding":
-        return {**common, "batch_size": STEP_TEXTS}
+        return {**common, "batch_size": STEP_TEXTS, "token_similarity": True, "list_similarity": True}
     return {
         **common,
         "batch_size": 16,
@@ -104,9 +105,13 @@ def train(name: str, data: TrainingData, folder: Path, options: dict[str, Any]) 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """NDCG@10 of a student by test query (its base's where the base won), what its training chose, and the seconds of both."""
+    """NDCG@10 of a student by test query (its base's where the base won), what its training chose, and the seconds of both.
+
+    `values` are those of the cosine of an embedding student, `signals` with the token and list similarity that it chose.
+    """
 
     values: FloatArray
+    signals: FloatArray
     choice: str
     seconds: float
 
@@ -120,15 +125,26 @@ def measured(
     kept = folder / f"{name}.json"
     if kept.exists():
         found = json.loads(kept.read_text())
-        return Measured(np.array(found["values"]), found["choice"], found["seconds"])
+        return Measured(np.array(found["values"]), np.array(found["signals"]), found["choice"], found["seconds"])
     since = time.monotonic()
     trained = train(trainer, data, folder / name, options)
-    values = base if trained.base_won else values_of(queries, scores_of(trained, queries))
-    scale = trained.facts.get("adapter_scale", 1.0)
-    choice = "base kept" if trained.base_won else f"scale {scale}, w {trained.token_weight}, list {trained.list_weight}"
-    found = Measured(values, choice, time.monotonic() - since)
+    values = signals = base
+    plain = replace(trained, token_weight=0.0, list_weight=0.0)
+    scale = trained.facts.get("adapter_scale", 0.0 if trained.base_won else 1.0)
+    if scale:
+        values = signals = values_of(queries, scores_of(plain, queries))
+    if trained.token_weight or trained.list_weight:
+        signals = values_of(queries, scores_of(trained, queries))
+    choice = (
+        f"scale {scale}, tokens {trained.token_weight}, list {trained.list_weight}"
+        if trained.form == "bi-encoder"
+        else ""
+    )
+    found = Measured(values, signals, choice, round(time.monotonic() - since, 1))
     draft = kept.with_suffix(".draft")
-    draft.write_text(json.dumps({"values": values.tolist(), "choice": choice, "seconds": round(found.seconds, 1)}))
+    draft.write_text(
+        json.dumps({"values": values.tolist(), "signals": signals.tolist(), "choice": choice, "seconds": found.seconds})
+    )
     draft.replace(kept)
     shutil.rmtree(folder / name)
     return found
@@ -200,22 +216,15 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
         data = learned_from(chosen, columns, seed=arguments.seed, dev_share=share)
         row = f"world-{name}-{count}" if not arguments.quick else f"quick-{name}-{count}"
         student = measured(row, name, data, queries, base, folder=folder, options=options_of(name, arguments))
-        own, seconds = student.values, student.seconds
-        gains[name, count] = own - base
-        a_query = max(a_query, seconds / count) if name == default else a_query
-        interval = bootstrap_interval(gains[name, count], rng=np.random.default_rng(0), resamples=2000)
-        rows.append(
-            [
-                name,
-                str(count),
-                f"{own.mean():.3f}",
-                f"{interval.estimate:+.3f}",
-                f"{interval.low:+.3f} … {interval.high:+.3f}",
-                student.choice,
-                f"{seconds:.0f}",
-            ]
-        )
-        print("  ".join(rows[-1]), flush=True)
+        a_query = max(a_query, student.seconds / count) if name == default else a_query
+        measurements = {name: student.values}
+        if name == "embedding":
+            measurements[WITH_SIGNALS] = student.signals
+        for label, own in measurements.items():
+            gains[label, count] = own - base
+            figures = figures_of(own, base)
+            rows.append([label, str(count), *figures, student.choice, f"{student.seconds:.0f}"])
+            print("  ".join(rows[-1]), flush=True)
     print("\n" + table(["trainer", "queries", "NDCG@10", "gain", "95 % interval", "choice", "s"], rows))
     if skipped:
         print(f"not trained in the time of --quick: {', '.join(skipped)}")
@@ -237,6 +246,12 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
         "zero_shot": round(float(base.mean()), 4),
         "skipped": skipped,
     }
+
+
+def figures_of(values: FloatArray, base: FloatArray) -> list[str]:
+    """NDCG@10, its gain over the base and the gain's interval, as a table shows them."""
+    interval = bootstrap_interval(values - base, rng=np.random.default_rng(0), resamples=2000)
+    return [f"{values.mean():.3f}", f"{interval.estimate:+.3f}", f"{interval.low:+.3f} … {interval.high:+.3f}"]
 
 
 def wanted(row: str, arguments: argparse.Namespace) -> bool:
@@ -272,10 +287,7 @@ def real_queries(data: Path) -> tuple[list[EvaluationQuery], list[FloatArray]]:
                 continue
             ids = [str(each["id"]) for each in kept]
             votes = np.array([labels[asked, each] for each in ids])
-            # Each judge prefers the document of its higher label; a document's mean preference over all others is a logit.
-            wins = np.mean([np.sign(own[:, None] - own[None, :]) / 2 + 0.5 for own in votes.T], axis=0)
-            share = (wins.sum(axis=1) - 0.5 + 1.0) / (len(ids) + 1.0)
-            elos.append(1500.0 + 400.0 / np.log(10.0) * np.log(share / (1.0 - share)))
+            elos.append(panel_elo(votes))
             nothing = np.full(len(ids), np.nan)
             queries.append(
                 EvaluationQuery(
@@ -286,6 +298,16 @@ def real_queries(data: Path) -> tuple[list[EvaluationQuery], list[FloatArray]]:
                 )
             )  # fmt: skip
     return queries, elos
+
+
+def panel_elo(votes: FloatArray) -> FloatArray:
+    """Elo float64[n] of a query's candidates from the judges' labels float64[n, judges].
+
+    Each judge prefers the document of its higher label; a document's mean preference over all others is a logit.
+    """
+    wins = np.mean([np.sign(own[:, None] - own[None, :]) / 2 + 0.5 for own in votes.T], axis=0)
+    share = (wins.sum(axis=1) - 0.5 + 1.0) / (len(votes) + 1.0)
+    return np.asarray(1500.0 + 400.0 / np.log(10.0) * np.log(share / (1.0 - share)))
 
 
 def real_part(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -301,6 +323,7 @@ def real_part(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[s
     signals = real_signals(queries, folder, arguments) if set(entries) & set(SIGNALS) else []
     for name in entries:
         own, choices = np.full(len(queries), np.nan), []
+        signals_too = own.copy()
         for number, held_out in enumerate(np.array_split(order, FOLDS)):
             if number not in arguments.folds:
                 continue
@@ -315,7 +338,7 @@ def real_part(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[s
                 student = measured(
                     f"real-{name}-{number}", name, data, tested, base[held_out], folder=folder, options=options
                 )
-            own[held_out] = student.values
+            own[held_out], signals_too[held_out] = student.values, student.signals
             choices.append(student.choice)
             gain = float((student.values - base[held_out]).mean())
             print(
@@ -325,11 +348,10 @@ def real_part(data: Path, folder: Path, arguments: argparse.Namespace) -> dict[s
         if np.isnan(own).any():
             print(f"real answers, {name}: not all folds were measured")
             continue
-        gains[name] = own - base
-        interval = bootstrap_interval(gains[name], rng=np.random.default_rng(0), resamples=2000)
-        figures = [f"{own.mean():.3f}", f"{interval.estimate:+.3f}", f"{interval.low:+.3f} … {interval.high:+.3f}"]
-        rows.append([name, *figures, "; ".join(dict.fromkeys(choices))])
-        print(f"real answers, {'  '.join(rows[-1])}", flush=True)
+        for label, values in {name: own, **({WITH_SIGNALS: signals_too} if name == "embedding" else {})}.items():
+            gains[label] = values - base
+            rows.append([label, *figures_of(values, base), "; ".join(dict.fromkeys(choices))])
+            print(f"real answers, {'  '.join(rows[-1])}", flush=True)
     if not gains:
         return {}
     print("\n" + table([f"trainer ({len(queries)} queries)", "NDCG@10", "gain", "95 % interval", "choices"], rows))
@@ -369,7 +391,8 @@ def signals_alone(
         [signals[at] for at in learned], [elos[at] for at in learned], relevance, elo_scale=scale, **SIGNALS[name]
     )
     values = values_of(tested, [signals[at].scores(chosen.tokens, chosen.context) for at in held_out])
-    return Measured(values, f"w {chosen.tokens}, list {chosen.context}", time.monotonic() - since)
+    choice = f"tokens {chosen.tokens}, list {chosen.context}"
+    return Measured(values, values, choice, time.monotonic() - since)
 
 
 def examples(queries: Sequence[EvaluationQuery], elos: Sequence[FloatArray], chosen: Sequence[int]) -> TrainingData:
