@@ -4,12 +4,13 @@ The world of `training.py`: three fake judges compare documents, our rating make
 and 300 queries. The test has other documents and other wordings and is measured against the hidden grades. A student that its
 held-out queries reject counts as its base, as nothing is published then. `--quick` (at most 240 s) learns from fewer and shorter
 documents a query, trains as many of the rows as its time allows, the default choice first, and names the others; without it all
-are trained. With ZELO_DATA the labels of
-language models on TREC DL 2019 are replayed as a panel, in five folds over the queries.
+are trained. With ZELO_DATA the labels of language models on TREC DL 2019 are replayed as a panel, in five folds over the queries.
 
 A full run takes hours. `--keep FOLDER` stores what a row or fold gave, and the checkpoints of the one that was interrupted: the same
-command goes on where it stopped; a change of the code needs a new folder. `--rows` measures rows by name (`embedding at 300`, `tokens alone`), `--folds` some folds of the
-real answers; a real row counts once all of its folds are there.
+command goes on where it stopped; a change of the code needs a new folder. `--rows` measures rows by name (`embedding at 300`,
+`tokens alone`), `--folds` some folds of the real answers; a real row counts once all of its folds are there. The row `embedding, with
+tokens and list` is the same training as `embedding`, scored with the token and list similarity that its queries chose; two rows have
+that without a training.
 
 Keys: `embedding_gain_over_zero_shot` and `best_gain_over_zero_shot` in NDCG@10 with 95 % intervals of the paired difference, at the
 largest number of queries that was trained; `default_loss_few_queries`, the lowest gain of the default choice at 20 and 40 queries;

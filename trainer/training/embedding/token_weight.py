@@ -1,7 +1,7 @@
 """Chooses the weights of token and list similarity in the scores of an embedding student, on queries with Elo. Imports no Django.
 
-`trainer.token_similarity.mixed` is the score. Two weights are fitted, so the training queries can choose them; the cosine was
-trained on them and the other signals were not, which leans the choice towards 0. Candidates are compared by the loss of the
+`trainer.token_similarity.mixed` is the score. Two weights are fitted, so the training queries can choose them, scored by models
+that did not learn from them. Candidates are compared by the loss of the
 training, which uses the whole list and so varies less by query than NDCG@10.
 """
 
@@ -64,9 +64,10 @@ def measured_weights(
     most: int,
     tokens: bool,
     context: bool,
+    signals: Sequence[Signals] | None = None,
 ) -> Weights:
-    """The weights of the signals that may enter, chosen on these queries."""
-    signals = [
+    """The weights of the signals that may enter, chosen on these queries; `signals` if other models have computed them."""
+    signals = signals or [
         signals_of(model, examples.queries[rows.start], examples.documents[rows.start : rows.stop], most=most)
         for rows in queries
     ]
