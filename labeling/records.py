@@ -470,7 +470,7 @@ class Trained:
 
     `max_length` is in tokens, of query and document together or, for a bi-encoder, of each text; `facts` are plain values
     for the model card. `embedding_sizes` are those that a bi-encoder was trained for, the whole one first; `token_weight` is the share of
-    token similarity in its scores. `reads_instruction`: it was trained with instructions before its queries. `base_won`: no
+    token similarity in its scores, `list_weight` that of the similarity to the other documents. `reads_instruction`: it was trained with instructions before its queries. `base_won`: no
     checkpoint ranks the dev split better than the untrained base, so there is nothing to publish.
     """
 
@@ -481,5 +481,6 @@ class Trained:
     form: Literal["cross-encoder", "bi-encoder", "pairwise"] = "cross-encoder"
     embedding_sizes: tuple[int, ...] = ()
     token_weight: float = 0.0
+    list_weight: float = 0.0
     base_won: bool = False
     reads_instruction: bool = False

@@ -1,7 +1,9 @@
-"""The score of an embedding student that also compares tokens: late interaction beside the cosine. Pure.
+"""The scores of an embedding student that also compares tokens, or the candidates with one another. Pure.
 
 MaxSim: Khattab & Zaharia, *ColBERT*, arXiv 2004.12832, section 3.3, on the last layer of an embedder, averaged over the query's
-tokens. `trainer.training.embedding.token_weight` chooses the weight, `trainer.serving.embedding` serves it. Imports no Django.
+tokens. List similarity: the cosine with the mean of the request's documents, Rocchio's feedback (1971) from all of them; documents
+about the query lie close together where many of the list are relevant. `trainer.training.embedding.token_weight` chooses the
+weights, `trainer.serving.embedding` serves them. Imports no Django.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labeling.records import FloatArray
 from labeling.retrieval.embedder import Float32Array
 
 
@@ -23,6 +26,26 @@ def similarities(query: Float32Array, documents: Sequence[Float32Array]) -> tupl
     asked = query[0].astype(np.float64)
     cosines = [float(own[0].astype(np.float64) @ asked) for own in documents]
     return cosines, [max_similarity(query[1:], own[1:]) for own in documents]
+
+
+def list_similarities(documents: Sequence[Float32Array]) -> FloatArray:
+    """The cosine of each document with the mean of all, float64[n]; unit vectors float32[size] each. Equal for two documents."""
+    vectors = np.array(documents, dtype=np.float64)
+    mean = vectors.mean(axis=0)
+    return np.asarray(vectors @ (mean / max(float(np.linalg.norm(mean)), 1e-12)))
+
+
+def mixed(
+    cosines: FloatArray,
+    tokens: FloatArray | None,
+    context: FloatArray | None,
+    *,
+    token_weight: float,
+    list_weight: float,
+) -> FloatArray:
+    """(1 - l) ((1 - w) cosine + w tokens) + l context, float64[n]; a signal of weight 0 may be None."""
+    own = cosines if tokens is None else (1.0 - token_weight) * cosines + token_weight * tokens
+    return own if context is None else (1.0 - list_weight) * own + list_weight * context
 
 
 def with_tokens(vector: Float32Array, tokens: Float32Array) -> Float32Array:

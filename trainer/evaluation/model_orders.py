@@ -36,7 +36,7 @@ def student_order(folder: Path) -> Order:
 
 
 def _of_model(model: LoadedModel) -> Order:
-    if isinstance(model, LoadedEmbedder) and not model.token_weight and model.checksum:
+    if isinstance(model, LoadedEmbedder) and model.is_cosine and model.checksum:
         return StudentCosine(model)
     return Scorer(
         lambda query, documents: np.asarray(model.scores(query, documents), dtype=np.float64),

@@ -55,12 +55,13 @@ def publish_embedder(
     max_length: int | None = None,
     sizes: Sequence[int] = (),
     token_weight: float = 0.0,
+    list_weight: float = 0.0,
     more: Mapping[str, Any] | None = None,
 ) -> Published:
     """Write, check and move into place the three artefacts of an embedder's adapter; replaces an earlier `out`.
 
     `probe` are further texts to compare the artefacts on; `sizes` the embedding sizes that it was trained for;
-    `token_weight` the share of token similarity in its scores; `more` replaces and adds facts of the manifest. Raises
+    `token_weight` and `list_weight` the shares of token and list similarity in its scores; `more` replaces and adds facts of the manifest. Raises
     AdapterBroken, ParityFailed, NotEnoughDisk, and the errors of `load_base`.
     """
     found = load_base(base)
@@ -84,6 +85,7 @@ def publish_embedder(
             "embedding_size": int(expected.shape[1]),
             "embedding_sizes": [int(size) for size in sizes or (expected.shape[1],)],
             "token_weight": token_weight,
+            "list_weight": list_weight,
             "parity": {"texts": len(texts), "tolerance": TOLERANCE, "largest_difference": parity},
             "adapter_sha256": file_checksum(draft / ADAPTER / ADAPTER_WEIGHTS),
             **(more or {}),

@@ -29,7 +29,7 @@ from trainer.serving.loading import (
     in_order,
 )
 from trainer.serving.plain_text import CHARACTERS_OF_TOKEN, PlainText, all_shortened
-from trainer.token_similarity import similarities, with_tokens
+from trainer.token_similarity import list_similarities, mixed, similarities, with_tokens
 
 Role = Literal["query", "document"]
 
@@ -37,8 +37,8 @@ Role = Literal["query", "document"]
 class LoadedEmbedder:
     """A bi-encoder that is ready to embed. Thread-safe. Modifies the given model.
 
-    `sizes` are the embedding sizes that it was trained for, the whole one first; `token_weight` is the share of token
-    similarity in the scores of documents (`trainer.token_similarity`).
+    `sizes` are the embedding sizes that it was trained for, the whole one first; `token_weight` and `list_weight`
+    are the shares of token and list similarity in the scores of documents (`trainer.token_similarity`).
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class LoadedEmbedder:
         checksum: str = "",
         sizes: Sequence[int] = (),
         token_weight: float = 0.0,
+        list_weight: float = 0.0,
         reads_instruction: bool = False,
     ) -> None:
         self.name = name
@@ -56,7 +57,7 @@ class LoadedEmbedder:
         self.checksum = checksum
         self.max_length = int(min(model.max_seq_length or UNBOUNDED_TOKENS, UNBOUNDED_TOKENS))
         self.sizes = tuple(sizes) or (int(model.get_embedding_dimension()),)
-        self.token_weight = token_weight
+        self.token_weight, self.list_weight = token_weight, list_weight
         self._model = model.eval()
         self._tokenizer = model.tokenizer
         self._tokenizing = threading.Lock()
@@ -64,6 +65,11 @@ class LoadedEmbedder:
         self._constants: dict[str, Any] = {}
         if self.on_cpu:
             pack_linears(model)
+
+    @property
+    def is_cosine(self) -> bool:
+        """Whether the score of a document is its cosine alone."""
+        return not self.token_weight and not self.list_weight
 
     @property
     def on_cpu(self) -> bool:
@@ -187,14 +193,18 @@ class LoadedEmbedder:
         return [Ranked(each.index, each.logit, each.logit) for each in in_order(self._scores(outputs), top_n=top_n)]
 
     def _scores(self, outputs: Sequence[Float32Array]) -> list[float]:
-        """The cosine of the first text with each of the others, with the share of token similarity; NaN stays NaN."""
-        if not self.token_weight:
-            return _cosines(outputs)
-        weight = self.token_weight
-        cosines, tokens = similarities(outputs[0], outputs[1:])
-        return [
-            _within((1.0 - weight) * cosine + weight * token) for cosine, token in zip(cosines, tokens, strict=True)
-        ]
+        """The cosine of the first text with each of the others, with the shares of the other signals; NaN stays NaN."""
+        if self.is_cosine or len(outputs) < 2:
+            return _cosines([_vector(own) for own in outputs])
+        tokens = None
+        if self.token_weight:
+            cosines, found = similarities(outputs[0], outputs[1:])
+            tokens = np.array(found)
+        else:
+            cosines = _cosines(outputs)
+        context = list_similarities([_vector(own) for own in outputs[1:]]) if self.list_weight else None
+        scores = mixed(np.array(cosines), tokens, context, token_weight=self.token_weight, list_weight=self.list_weight)
+        return [_within(float(own)) for own in scores]
 
     def shortened(self, vector: Float32Array, size: int | None) -> Float32Array:
         """The first `size` numbers of a text's vector as a unit vector. Raises NoScore."""
@@ -249,5 +259,6 @@ def load_embedding_student(path: Path | str, *, device: str | None = None, dtype
         checksum=str(manifest.get("adapter_sha256", "")),
         sizes=manifest.get("embedding_sizes", ()),
         token_weight=float(manifest.get("token_weight", 0.0)),
+        list_weight=float(manifest.get("list_weight", 0.0)),
         reads_instruction=bool(manifest.get("reads_instruction", False)),
     )

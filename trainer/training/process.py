@@ -188,6 +188,7 @@ def _written(trained: Trained, data: TrainingData, out: Path, card: ModelCard) -
             probe=[*dict.fromkeys(queries), *documents],
             sizes=trained.embedding_sizes,
             token_weight=trained.token_weight,
+            list_weight=trained.list_weight,
             **common,
         )
     lists = texts_of(shown, told=trained.reads_instruction)

@@ -66,6 +66,10 @@ class EmbeddingOptions(LoRAOptions):
         default=False,
         description="Also compares the tokens of query and document in rankings, with a weight that training chooses.",
     )
+    list_similarity: bool = pydantic.Field(
+        default=False,
+        description="Also compares each document with the mean of its list in rankings, with a weight that training chooses.",
+    )
     max_length: int = pydantic.Field(
         default=128, ge=8, le=131072, description="Tokens of each text in training; longer texts are truncated."
     )

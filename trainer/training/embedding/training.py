@@ -6,10 +6,11 @@ choose. Imports no Django.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
 from trainer.training.embedding.line_search import FEWEST_QUERIES, SCALES, Choice, choose
 from trainer.training.embedding.options import EmbeddingOptions
-from trainer.training.embedding.token_weight import measured_weight
+from trainer.training.embedding.token_weight import Signals, Weights, measured_weights, signals_of
 from trainer.training.fine_tuning import CHECKPOINTS, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
 from trainer.training.memory import with_less_memory
@@ -108,16 +109,17 @@ class _Training:
         choice = choose(values)
         self.report("chosen", **self._told(choice, course))
         adapter = self._store(choice, course)
-        weight, gained = self._token_weight()
+        weights = self._weights(choice)
         return Trained(
             adapter=adapter,
             base=self.options.base,
             max_length=self.model.whole_length,
-            facts={**self._facts(choice, course, lessons, on_dev), "token_weight": weight, "token_gain": gained},
+            facts={**self._facts(choice, course, lessons, on_dev), **_told_weights(weights)},
             form="bi-encoder",
             embedding_sizes=self.model.sizes,
-            token_weight=weight,
-            base_won=choice.base_won and weight == 0.0,
+            token_weight=weights.tokens,
+            list_weight=weights.context,
+            base_won=choice.base_won and not weights.tokens and not weights.context,
         )
 
     # --- courses -------------------------------------------------------------------------
@@ -137,20 +139,28 @@ class _Training:
     def _fold(self, number: int, held_out: Sequence[int], lessons: Lessons) -> FloatArray:
         """Values float64[queries, checkpoints, scales] of the queries that this course did not learn from."""
         kept = self.workspace / FOLDS / f"fold-{number}.json"
-        if kept.exists():
+        if kept.exists() and self._weights_of_fold(number, 0).exists():
             return np.array(json.loads(kept.read_text()), dtype=np.float64)
         out = set(held_out)
         course = self._course([each for at, each in enumerate(lessons.lessons) if at not in out])
         measured = self._held_out(self.train, [self.queries[at] for at in held_out])
         looks: list[FloatArray] = []
         told = _FoldReport(self.report, fold=number + 1, folds=len(self.folds))
-        course.run(lambda step: looks.append(measured.values()), told)
-        values = np.stack(looks, axis=1)
         kept.parent.mkdir(exist_ok=True)
+
+        def look(step: int) -> None:
+            save_file(checkpoints.trainable(self.model), str(self._weights_of_fold(number, len(looks))))
+            looks.append(measured.values())
+
+        course.run(look, told)
+        values = np.stack(looks, axis=1)
         draft = kept.with_suffix(".draft")
         draft.write_text(json.dumps(values.tolist()))
         draft.replace(kept)
         return values
+
+    def _weights_of_fold(self, number: int, look: int) -> Path:
+        return self.workspace / FOLDS / f"fold-{number}-look-{look}.safetensors"
 
     def _whole(self, lessons: Lessons) -> tuple[Course, FloatArray]:
         """The course over all training queries, and its values float64[queries, checkpoints, scales] on the dev split."""
@@ -192,25 +202,58 @@ class _Training:
     def _store(self, choice: Choice, course: Course) -> Path:
         """Write the chosen adapter; its scale is folded into the second matrix of every layer."""
         chosen = load_file(str(self.workspace / CANDIDATES / f"step-{course.looks[choice.checkpoint]}.safetensors"))
-        with torch.no_grad():
-            for name, weights in self.model.named_parameters():
-                if weights.requires_grad:
-                    weights.copy_(self.model.scaled(name, chosen[name], choice.scale))
+        self._load(chosen, choice.scale)
         target = self.workspace / "adapter"
         shutil.rmtree(target, ignore_errors=True)
         self.model.adapted.save_pretrained(str(target))
         (target / "README.md").unlink(missing_ok=True)
         return target
 
-    def _token_weight(self) -> tuple[float, float]:
-        """The weight of token similarity for the chosen adapter, which the model holds, and its gain of NDCG@10."""
-        if not self.options.token_similarity:
-            return 0.0, 0.0
-        enough = len(self.dev_queries) >= self.options.enough_dev_queries
-        examples = self.dev if enough else first_queries(self.train, self.options.dev_rows)
+    def _weights(self, choice: Choice) -> Weights:
+        """The weights of token and list similarity for the chosen adapter, which the model holds.
+
+        With an adapter and folds every training query is scored by the fold that did not learn from it: the cosine would look too good
+        on what it has learned.
+        """
+        options = self.options
+        if not (options.token_similarity or options.list_similarity):
+            return Weights()
+        enough = len(self.dev_queries) >= options.enough_dev_queries
+        examples = self.dev if enough else first_queries(self.train, options.dev_rows)
+        queries = _usable(examples)
+        by_folds = bool(self.folds) and not choice.base_won and not enough
+        with self._kept_weights():
+            signals = self._signals_of_folds(choice, len(queries)) if by_folds else None
+            return measured_weights(
+                self.model, examples, queries, elo_scale=self.elo_scale, most=self.most,
+                tokens=options.token_similarity, context=options.list_similarity, signals=signals,
+            )  # fmt: skip
+
+    def _signals_of_folds(self, choice: Choice, count: int) -> list[Signals]:
+        """The signals of the first `count` training queries, each from the course of the fold that held it out."""
+        found: dict[int, Signals] = {}
+        for number, held_out in enumerate(self.folds):
+            self._load(load_file(str(self._weights_of_fold(number, choice.checkpoint))), choice.scale)
+            for at in (each for each in held_out if each < count):
+                rows = self.queries[at]
+                texts = self.train.documents[rows.start : rows.stop]
+                found[at] = signals_of(self.model, self.train.queries[rows.start], texts, most=self.most)
+        return [found[at] for at in range(count)]
+
+    @contextlib.contextmanager
+    def _kept_weights(self) -> Iterator[None]:
+        """Compute with the whole adapter, and bring back the weights afterwards."""
         self.model.at_scale(1.0)
         self.model.eval()
-        return measured_weight(self.model, examples, _usable(examples), elo_scale=self.elo_scale, most=self.most)
+        kept = {name: each.clone() for name, each in checkpoints.trainable(self.model).items()}
+        yield
+        self._load(kept, 1.0)
+
+    @torch.no_grad()
+    def _load(self, weights: Mapping[str, torch.Tensor], scale: float) -> None:
+        for name, own in self.model.named_parameters():
+            if own.requires_grad:
+                own.copy_(self.model.scaled(name, weights[name], scale))
 
     def _told(self, choice: Choice, course: Course) -> dict[str, Any]:
         return {
@@ -273,6 +316,10 @@ class _Training:
         if first:
             self.report("evaluated", step=0, ndcg=float(means[0]), best=True)
         self.report("evaluated", step=step, ndcg=float(means[1:].max()), best=bool(means[1:].max() > means[0]))
+
+
+def _told_weights(weights: Weights) -> dict[str, float]:
+    return {"token_weight": weights.tokens, "list_weight": weights.context, "token_gain": weights.gain}
 
 
 def _usable(examples: Examples) -> list[slice]:

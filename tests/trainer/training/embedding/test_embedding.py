@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from sentence_transformers import SentenceTransformer
 from labeling.plugin_checks import check_plugin
 from labeling.plugins import get_plugin
 from labeling.records import Examples, TextRecord, Trained, TrainingData
-from scoring.numerics.measures.rankings import ndcg
 from tests.factories.lessons import Report, make_data
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
@@ -30,13 +30,14 @@ from trainer.publishing.export import ModelCard, ParityFailed
 from trainer.publishing.manifests import verify
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.published import load_published
-from trainer.token_similarity import similarities
+from trainer.token_similarity import list_similarities, similarities
 from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
 from trainer.training.embedding.line_search import choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
-from trainer.training.embedding.token_weight import WEIGHTS, choose_weight, list_losses
+from trainer.training.embedding.token_weight import Signals, chosen_weights, signals_of
 from trainer.training.embedding.training import NothingToChooseOn
+from trainer.training.losses.elo import with_preferences
 from trainer.training.options import START
 
 TEXTS = ["goldfish in a pond", "bread", "flour and yeast in the oven " * 3]
@@ -336,20 +337,6 @@ def test_it_serves_as_retriever_and_as_judge(published: Path) -> None:
     assert judge.model_revision.startswith("sha256:")
 
 
-def test_token_similarity_is_kept_only_where_it_orders_the_queries_better() -> None:
-    rng = np.random.default_rng(0)
-    elo = rng.normal(size=(30, 12)) * 200.0
-    cosine, useful = rng.normal(size=(30, 12)), elo / 200.0 + 0.3 * rng.normal(size=(30, 12))
-    for tokens, expected in ((useful, True), (rng.normal(size=(30, 12)), False), (cosine, False)):
-        mixed = [[(1 - w) * c + w * t for w in WEIGHTS] for c, t in zip(cosine, tokens, strict=True)]
-        losses = [list_losses(own, each, elo_scale=100.0) for own, each in zip(mixed, elo, strict=True)]
-        values = [
-            [ndcg(row, 1 / (1 + np.exp(-each / 200)), 10) for row in own] for own, each in zip(mixed, elo, strict=True)
-        ]
-        assert (choose_weight(np.array(losses), np.array(values)) > 0) is expected
-    assert choose_weight(np.array(losses)[:3], np.array(values)[:3]) == 0
-
-
 def test_a_student_that_compares_tokens_is_served_as_it_was_measured(
     learned: tuple[Trained, Report], base: Path, tmp_path: Path
 ) -> None:
@@ -370,6 +357,73 @@ def test_a_student_that_compares_tokens_is_served_as_it_was_measured(
     np.testing.assert_allclose(student.scores("goldfish", TEXTS), expected, atol=1e-5)
     assert [each.index for each in student.rank("goldfish", TEXTS)] == np.argsort(-expected, kind="stable").tolist()
     assert np.isfinite(student.scores("", ["", "a"])).all()
+
+
+def test_the_weights_rest_on_folds_that_did_not_learn_from_their_queries_and_leave_the_adapter_as_it_is(
+    learned: tuple[Trained, Report], base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Sequence[Signals]] = []
+
+    def seen(signals: Sequence[Signals], *rest: Any, **more: Any) -> Any:
+        shown.append(signals)
+        return chosen_weights(signals, *rest, **more)
+
+    monkeypatch.setattr("trainer.training.embedding.token_weight.chosen_weights", seen)
+    data, plain = make_data(16), learned[0]
+    more: dict[str, Any] = {
+        "token_similarity": True,
+        "list_similarity": True,
+        "embedding_sizes": "16, 8",
+        "eval_steps": 24,
+    }
+    trained, _ = learn(base, tmp_path / "w", data, **more)
+    assert trained.facts["adapter_scale"] == plain.facts["adapter_scale"] > 0.0
+    for name, weights in load_file(plain.adapter / "adapter_model.safetensors").items():
+        assert torch.equal(weights, load_file(trained.adapter / "adapter_model.safetensors")[name])
+    (signals,) = shown
+    model = BiEncoder(load_base(str(base)), options(base))
+    model.adapted.load_adapter(str(trained.adapter), "default")
+    model.eval()
+    queries = with_preferences(data.train)
+    assert len(signals) == len(queries)
+    rows = queries[0]
+    asked, told = data.train.queries[rows.start], data.train.documents[rows.start : rows.stop]
+    learned_from_it = signals_of(model, asked, told, most=8)
+    assert np.abs(learned_from_it.cosines - signals[0].cosines).max() > 1e-3
+
+
+def test_a_student_that_compares_the_list_is_served_so_and_never_prefers_one_of_two_for_it(
+    learned: tuple[Trained, Report], tmp_path: Path
+) -> None:
+    trained = learned[0]
+    common: Any = {"base": trained.base, "card": ModelCard(name="tiny")}
+    folders = {
+        weights: publish_embedder(
+            trained.adapter, out=tmp_path / f"{weights}", token_weight=weights[0], list_weight=weights[1], **common
+        ).folder
+        for weights in ((0.0, 0.2), (0.5, 0.2), (0.0, 0.0))
+    }
+    plain = load_published(folders[0.0, 0.0])
+    assert isinstance(plain, LoadedEmbedder) and plain.is_cosine
+    vectors = plain.vectors(TEXTS)
+    mean = vectors.mean(axis=0)
+    context = vectors @ (mean / np.linalg.norm(mean))
+    np.testing.assert_allclose(list_similarities(list(vectors)), context, atol=1e-6)
+    for weights, folder in folders.items():
+        student = load_published(folder)
+        assert isinstance(student, LoadedEmbedder)
+        own = 1.0 - weights[1]
+        expected = np.array(student.scores("goldfish", TEXTS))
+        student.list_weight = 0.0
+        without = np.array(student.scores("goldfish", TEXTS))
+        np.testing.assert_allclose(expected, own * without + weights[1] * context, atol=1e-5)
+        student.list_weight = weights[1]
+        order = np.random.default_rng(0).permutation(len(TEXTS))
+        shuffled = student.scores("goldfish", [TEXTS[at] for at in order])
+        np.testing.assert_allclose(shuffled, expected[order], atol=1e-6)
+        a, b = student.scores("goldfish", TEXTS[:2])
+        assert a - b == pytest.approx(own * (without[0] - without[1]), abs=1e-5)
+        assert student.scores("goldfish", []) == []
 
 
 FISH = ("goldfish in a pond", "water for goldfish", "a pond", "fish in water", "goldfish", "pond water and fish")
