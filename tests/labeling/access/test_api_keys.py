@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from labeling.access.api_keys import USED_EVERY, find_token, make_token
 from labeling.models import ApiToken
-from tests.factories import make_user
+from tests.factories.rows import make_user
 
 pytestmark = pytest.mark.django_db
 

@@ -1,4 +1,4 @@
-"""Which documents of a list are computed again in float32 after bfloat16, and the distances that decide it. Pure.
+"""Chooses the documents of a list that are computed again in float32 after bfloat16, by distances that it derives. Pure.
 
 Rounding turns only documents whose logits are close. Among the first places all documents closer than nearly every error are
 computed again. Below them a list has many more close pairs, and a pair that is turned there is one of thousands: documents are

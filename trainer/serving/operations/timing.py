@@ -1,4 +1,4 @@
-"""How long the parts of one request took, for the header Server-Timing. Imports no Django."""
+"""Times the parts of a request, for the header Server-Timing. Imports no Django."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which documents of a list are computed again, and that the distance below the first places keeps the order as expected."""
+"""Documents of a list that are computed again, and that the distance below the first places keeps the order as expected."""
 
 from __future__ import annotations
 
