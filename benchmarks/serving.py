@@ -189,7 +189,7 @@ def noted(score: Score, parts: Parts, seen: list[Parts]) -> Score:
 
 
 def overhead(ask: Score, parts: Parts, own: Score, own_parts: Parts, requests: Sequence[Request]) -> dict[str, float]:
-    """What a request takes over the same form in this process: the median of the differences, and where it goes."""
+    """Median difference of a request to the same form in this process, and of its parts."""
     served: list[Parts] = []
     alone: list[Parts] = []
     (product, model), _ = in_turns([noted(ask, parts, served), noted(own, own_parts, alone)], requests)

@@ -61,7 +61,7 @@ def distance_below(found: Sequence[FloatArray], exact: Sequence[FloatArray], clo
 
 
 def _expected_loss(logits: FloatArray, spread: float, distance: float) -> float:
-    """What the order of a list is expected to lose of Kendall's tau, if documents within the distance are computed again."""
+    """Kendall's tau that the order of a list is expected to lose if documents within the distance are computed again."""
     rows, columns = np.triu_indices(len(logits), k=1)
     if not len(rows) or not spread:
         return 0.0
