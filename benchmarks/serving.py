@@ -445,11 +445,12 @@ def infinity_client(address: str) -> Score:
 
 
 def export_onnx(folder: Path) -> None:
-    """Infinity's ONNX engine looks for a file beside the weights."""
+    """Write the file for Infinity's ONNX engine twice: of a single one, optimum refuses the path that Infinity gives it."""
     from trainer.serving.forms.onnx_files import exported
     from trainer.serving.loading import classifier
 
     exported(classifier(folder, device="cpu"), folder / "onnx")
+    shutil.copy(folder / "onnx" / "model.onnx", folder / "model.onnx")
 
 
 def publish_reranker(home: Path, address: str, plan: Plan) -> tuple[Score, Path, Parts]:
