@@ -32,6 +32,7 @@ from trainer.serving.access.access_cache import AccessCache, listed
 from trainer.serving.access.callers import ARTEFACT_HEADER, DEADLINE_HEADER, KEY_HEADER
 from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
 from trainer.serving.model_cache import Artefact
+from trainer.serving.operations.timing import TIMING_HEADER, joined
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     Dialect,
@@ -47,7 +48,7 @@ from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
 BACKGROUND_HEADER, VERSION_HEADER = "x-zelo-background", "x-zelo-version"
-PASSED_ON = ("retry-after", "x-zelo-warnings")
+PASSED_ON = ("retry-after", "x-zelo-warnings", TIMING_HEADER)
 WARM = "/warm"
 KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
@@ -105,10 +106,12 @@ def answer(route: Route, path: str, content: bytes, *, key_id: int, deadline: st
     """
     began = time.monotonic()
     reply = pass_on(route.version.artefact, path, content, key_id=key_id, deadline=deadline)
+    seconds = time.monotonic() - began
     if reply.status == 200:
-        milliseconds = round((time.monotonic() - began) * 1000)
-        RECORDER.offer(Handled(route, path, content, reply.content, milliseconds))
-    return replace(reply, headers=reply.headers | {VERSION_HEADER: route.version.name})
+        RECORDER.offer(Handled(route, path, content, reply.content, round(seconds * 1000)))
+    parts = [reply.headers[TIMING_HEADER]] if TIMING_HEADER in reply.headers else []
+    own = {VERSION_HEADER: route.version.name, TIMING_HEADER: joined({"forwarded": seconds}, behind=parts)}
+    return replace(reply, headers=reply.headers | own)
 
 
 def refusal(dialect: Dialect, error: RerankRefused) -> Reply:

@@ -49,7 +49,8 @@ def ranking(settings: Any, asked: list[dict[str, str]]) -> Any:
         if scope["type"] != "http":
             return
         asked.append({name.decode(): value.decode() for name, value in scope["headers"]})
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        headers = [(b"content-type", b"application/json"), (b"server-timing", b"model;dur=2.5")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b'{"results": []}'})
 
     reranking._client.cache_clear()
@@ -84,6 +85,9 @@ def test_known_keys_are_answered_before_django_until_they_are_revoked(
     status, content, headers = call(first, token, HTTP_X_REQUEST_TIMEOUT="2.5")
     assert (status, content) == ("200 OK", b'{"results": []}')
     assert headers["Cache-Control"] == "private, no-store" and headers["Content-Type"] == "application/json"
+    assert headers["server-timing"].startswith("model;dur=2.5, forwarded;dur="), (
+        "the ranking server's parts and its own"
+    )
     assert json.loads(asked[0]["x-zelo-reranker"])["location"] == "there"
     assert asked[0]["x-request-timeout"] == "2.5" and asked[0]["x-zelo-key"].isdecimal()
     assert token not in str(asked)

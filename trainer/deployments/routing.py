@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
+
 from labeling.models import Membership, Role
 from trainer.deployments.shares import in_share
 from trainer.models import Deployment, Reranker
@@ -84,14 +86,14 @@ def deployment_name(deployment: Deployment) -> str:
     return f"{deployment.project.slug}/{deployment.name}"
 
 
-def usable_deployments(user: Any) -> list[Deployment]:
-    """The deployments of the projects that `user` may read and whose current version can be served."""
+def usable_deployments(user: Any) -> QuerySet[Deployment]:
+    """The deployments of the projects that `user` may read and whose current version can be served, with what they name."""
     found = Deployment.objects.filter(current__in=servable().values("pk"))
     found = found.select_related("project", "current__project", "variant__project", "shadow__project")
     if not user.is_superuser:
         roles = Membership.objects.filter(user=user, role__in=[Role.OWNER, Role.VIEWER])
         found = found.filter(project__in=roles.values("project"))
-    return list(found.order_by("id"))
+    return found.order_by("id")
 
 
 def find_target(user: Any, name: str, *, embeds: bool = False) -> Target:
@@ -101,14 +103,19 @@ def find_target(user: Any, name: str, *, embeds: bool = False) -> Target:
     """
     usable = usable_deployments(user)
     if embeds and not name:
-        usable = [each for each in usable if form_of(each.current) == BI_ENCODER]
-    found = [each for each in usable if deployment_name(each) == name]
-    found = found or [each for each in usable if each.name == name or not name]
-    if len(found) == 1:
-        return target_of(found[0])
+        usable = usable.filter(pk__in=[each.pk for each in usable if form_of(each.current) == BI_ENCODER])
+    # Names first: most requests name no deployment, and the rows with all that they name take five times as long.
+    names = {pk: (slug, own) for pk, slug, own in usable.values_list("pk", "project__slug", "name")}
+    found = [pk for pk, (slug, own) in names.items() if f"{slug}/{own}" == name]
+    found = found or [pk for pk, (_, own) in names.items() if own == name or not name]
     if len(found) > 1 and name:
-        names = ", ".join(deployment_name(each) for each in found[:20])
-        raise UnknownReranker(f"several deployments have the name {name[:200]!r}: {names}; name one of them in `model`")
+        several = ", ".join("/".join(names[pk]) for pk in found[:20])
+        raise UnknownReranker(
+            f"several deployments have the name {name[:200]!r}: {several}; name one of them in `model`"
+        )
+    deployment = usable.filter(pk=found[0]).first() if len(found) == 1 else None
+    if deployment is not None:
+        return target_of(deployment)
     return Target(_version(find_embedder(user, name) if embeds else find_reranker(user, name)))
 
 

@@ -281,7 +281,8 @@ def load_reranker(
     else:
         scorer = _scorer_called(wanted, model, files_of(folder, cache))
     if isinstance(scorer, RefinedScorer) and choice is not None:
-        scorer.close = next(each.close for each in choice.measured if each.form == scorer.form)
+        own = next(each for each in choice.measured if each.form == scorer.form)
+        scorer.close, scorer.below = own.close, own.close_below or math.inf
     release(model, scorer)
     return LoadedReranker(
         model,

@@ -21,6 +21,10 @@ class NoMemory(RuntimeError):
     """A model does not fit into the memory budget, alone or next to the models in use."""
 
 
+class NotLoaded(LookupError):
+    """A model is not in memory, or is still being loaded."""
+
+
 @dataclass(frozen=True, slots=True)
 class Artefact:
     """Identifies a reranker: `checksum` (of its manifest) identifies the weights, `location` is their path."""
@@ -65,12 +69,17 @@ class WarmModels:
         self._warm: dict[str, _Warm] = {}
 
     @contextlib.contextmanager
-    def using(self, artefact: Artefact) -> Iterator[LoadedModel]:
-        """The loaded model, not evicted while the block runs. Raises NoMemory and the errors of loading."""
+    def using(self, artefact: Artefact, *, only_loaded: bool = False) -> Iterator[LoadedModel]:
+        """The loaded model, not evicted while the block runs; `only_loaded`: returns at once, and loads nothing.
+
+        Raises NoMemory and the errors of loading, or NotLoaded.
+        """
         key = artefact.key
         with self._lock:
             warm = self._warm.get(key)
             mine = warm is None
+            if only_loaded and (warm is None or not warm.ready.is_set()):
+                raise NotLoaded(artefact.name)
             if warm is None:
                 warm = self._warm[key] = _Warm()
             warm.users += 1

@@ -75,7 +75,7 @@ def find_reranker(user: Any, name: str) -> Reranker:
     """The reranker with the display name or program name `name` or `project/name`; without a name, the only one.
     Raises UnknownReranker.
     """
-    return _found(list(usable_by(user)), name)
+    return _found(list(usable_by(user).defer("manifest")), name)
 
 
 def find_embedder(user: Any, name: str) -> Reranker:

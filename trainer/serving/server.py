@@ -44,7 +44,8 @@ from trainer.serving.embedding_protocol import (
 )
 from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
 from trainer.serving.instructions import told_query, warnings_of
-from trainer.serving.model_cache import Artefact, NoMemory, WarmModels
+from trainer.serving.model_cache import Artefact, NoMemory, NotLoaded, WarmModels
+from trainer.serving.operations import timing
 from trainer.serving.operations.background import in_background
 from trainer.serving.operations.description import info
 from trainer.serving.operations.metrics import CONTENT_TYPE, ServingMetrics
@@ -149,23 +150,17 @@ class RerankApp:
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.monotonic()
+        timing.start()
         try:
             with self._metrics.in_progress.track_inprogress():
                 reply = await self._reply(scope, receive)
         except _Gone:
             return
-        self._count(scope, reply.status, time.monotonic() - began)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": reply.status,
-                "headers": [
-                    (b"content-type", reply.content_type.encode()),
-                    (b"content-length", str(len(reply.body)).encode()),
-                    *reply.headers,
-                ],
-            }
-        )
+        seconds = time.monotonic() - began
+        self._count(scope, reply.status, seconds)
+        headers = [(b"content-type", reply.content_type.encode()), (b"content-length", b"%d" % len(reply.body))]
+        headers += [(timing.TIMING_HEADER.encode(), timing.header(seconds).encode()), *reply.headers]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
@@ -315,7 +310,8 @@ class RerankApp:
             request = replace(request, warnings=(*request.warnings, *warnings_of(model, request.instruction)))
             encode = functools.partial(model.encode, document_tokens=request.document_tokens)
             query = told_query(model, request.query, request.instruction)
-            encoded = await self._in_thread(encode, query, request.documents)
+            with timing.part("tokens"):
+                encoded = await self._in_thread(encode, query, request.documents)
             cut = sum(pair.cut for pair in encoded.pairs)
             self._metrics.truncated.labels(model.name).inc(cut)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
@@ -379,9 +375,11 @@ class RerankApp:
             try:
                 if _is_background.get() and not self._models.is_warm(artefact):
                     raise RerankRefused(503, f"{artefact.name!r} is not loaded, and is not loaded in the background")
-                threads = self._threads if self._models.is_warm(artefact) else self._loading
-                loop = asyncio.get_running_loop()
-                model = await loop.run_in_executor(threads, stack.enter_context, self._models.using(artefact))
+                try:
+                    model = stack.enter_context(self._models.using(artefact, only_loaded=True))
+                except NotLoaded:
+                    loop = asyncio.get_running_loop()
+                    model = await loop.run_in_executor(self._loading, stack.enter_context, self._models.using(artefact))
                 self._warm_up.note(artefact)
                 yield model
             except TooBusy as error:
@@ -434,7 +432,8 @@ class RerankApp:
         """The outputs of passes, computed in turn, or between the requests of others for one in the background."""
         if not _is_background.get():
             left_s = caller.ends_at - time.monotonic()
-            return await _unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
+            with timing.part("model"):
+                return await _unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
         try:
             outputs = await in_background(self._batcher, model, pairs)
         except TooBusy:

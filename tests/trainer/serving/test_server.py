@@ -110,6 +110,15 @@ def test_refusals_keep_the_dialects_shape_and_bodies_are_bounded(address: str) -
     assert large.status_code == 413 and "fewer documents" in large.json()["message"]
 
 
+def test_a_response_says_how_long_its_parts_took(address: str) -> None:
+    parts = dict(each.split(";dur=") for each in ask(address).headers["server-timing"].split(", "))
+    assert list(parts) == ["tokens", "model", "ranking"]
+    seconds = {name: float(ms) for name, ms in parts.items()}
+    assert seconds["model"] > 0 and seconds["ranking"] >= seconds["tokens"] + seconds["model"] - 0.2
+    refused = httpx.post(f"{address}/v1/rerank", json={}).headers["server-timing"]
+    assert refused.startswith("ranking;dur="), "no part of the request before it"
+
+
 def test_cut_texts_are_said_in_meta(address: str) -> None:
     meta = ask(address, documents=["water " * 3000, "pond"]).json()["meta"]
     assert meta["truncated_documents"] == 1 and not meta["truncated_query"]

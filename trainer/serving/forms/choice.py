@@ -23,6 +23,7 @@ from trainer.serving.forms.lists import CheckedList
 from trainer.serving.forms.order_gate import Agreement, agreement
 from trainer.serving.forms.pairs import EncodedPair, batches
 from trainer.serving.forms.processor import processor
+from trainer.serving.forms.refinement import distance_below
 from trainer.serving.forms.scorers import RefinedScorer, Scorer
 
 # A form must be at least this much faster than float32 to be chosen.
@@ -32,9 +33,10 @@ TIMED_TOKENS, RUNS = 2048, 3
 # A model is exported for another engine only if float32 takes this long on the lists: an export takes seconds itself.
 WORTH_EXPORT_S = 1.0
 PASS_TOKENS = 1024
-# The distance of documents that are computed again: quantiles that are tried, and the tau at which one suffices.
+# The distance of documents that are computed again among the first places: quantiles that are tried, and the tau at which one
+# suffices.
 QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.995, 1.0)
-SURE_TAU = 0.9995
+SUFFICES_TAU = 0.9995
 # Of few lists, chance passes a small distance: below the first number the largest difference of errors is taken, below the
 # second one only large quantiles are tried. A distance that 31 lists passed put 1 pair in 850 of 100 others in the wrong order.
 FEW_LISTS, ENOUGH_LISTS, CAUTIOUS = 20, 200, 0.95
@@ -46,7 +48,7 @@ class MeasuredForm:
     """One form on one processor: `ms` for 1,000 tokens on one core, its agreement with float32, and why it is not used.
 
     Figures are 0 where a form could not run; `problem` is empty for a form that may be served. `close`: documents with logits
-    closer than this are computed again in float32.
+    closer than this are computed again in float32; `close_below`: after the first places those closer than this (0: than `close`).
     """
 
     form: str
@@ -56,6 +58,7 @@ class MeasuredForm:
     largest_difference: float
     problem: str
     close: float = 0.0
+    close_below: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +148,25 @@ def _passes(scorer: Scorer, pairs: Sequence[EncodedPair]) -> FloatArray:
 
 
 def set_close(scorer: RefinedScorer, lists: Sequence[CheckedList]) -> Agreement:
-    """Find the smallest distance at which computing the close documents again passes the gate; returns the agreement.
+    """Find the smallest distances at which computing the close documents again passes the gate; returns the agreement.
 
-    Tries quantiles of the difference of two documents' errors. Computes no pass: float32 is known from the lists.
+    Tries quantiles of the difference of two documents' errors, with the distance after the first places that each allows.
+    Computes no pass: float32 is known from the lists.
     """
-    first = [_passes(scorer, each.pairs) for each in lists]
-    errors = [own - each.exact for own, each in zip(first, lists, strict=True)]
+    first, exact = [_passes(scorer, each.pairs) for each in lists], [each.exact for each in lists]
+    errors = [own - true for own, true in zip(first, exact, strict=True)]
     differences = np.concatenate([np.abs(np.subtract.outer(each, each)).ravel() for each in errors])
     least = 1.0 if len(lists) < FEW_LISTS else CAUTIOUS if len(lists) < ENOUGH_LISTS else 0.0
     for share in [each for each in QUANTILES if each >= least]:
         scorer.close = float(np.quantile(differences, share))
+        scorer.below = distance_below(first, exact, scorer.close)
         refined = []
-        for own, each in zip(first, lists, strict=True):
+        for own, true in zip(first, exact, strict=True):
             rows, found = scorer.unsure(own.tolist()), own.copy()
-            found[rows] = each.exact[rows]
+            found[rows] = true[rows]
             refined.append(found)
-        agreed = agreement([each.exact for each in lists], refined)
-        if agreed.kendall_tau >= SURE_TAU and not agreed.problem():
+        agreed = agreement(exact, refined)
+        if agreed.kendall_tau >= SUFFICES_TAU and not agreed.problem():
             break
     return agreed
 
@@ -171,10 +176,10 @@ def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path
         return _unmeasured(form, missing)
     try:
         scorer = form.make(model, folder)
-        close = 0.0
+        distances = (0.0, 0.0)
         if isinstance(scorer, RefinedScorer):
             set_close(scorer, lists)
-            close = scorer.close
+            distances = scorer.close, scorer.below
         ms = _ms(scorer, lists, time.perf_counter if form.own_threads else time.thread_time)
         exact = [each.exact for each in lists]
         # The lists hold what float32 computes.
@@ -184,7 +189,7 @@ def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path
         log.info("the reranker does not run as %s", form.name, exc_info=True)
         return _unmeasured(form, f"it does not run here: {str(error).partition(chr(10))[0][:200]}")
     return MeasuredForm(
-        form.name, ms, found.kendall_tau, found.same_top_ten, found.largest_difference, found.problem(), close
+        form.name, ms, found.kendall_tau, found.same_top_ten, found.largest_difference, found.problem(), *distances
     )
 
 

@@ -6,13 +6,13 @@ Imports no Django, and torch only when it is called.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from trainer.serving.forms.packed_linear import Arithmetic
 from trainer.serving.forms.pairs import EncodedPair
+from trainer.serving.forms.refinement import close_rows
 from trainer.serving.forms.unpadded import UnpaddedEncoder
 
 # Precision of the products of the forms whose weights are not float32.
@@ -88,7 +88,8 @@ class UnpaddedScorer:
 
 
 class RefinedScorer:
-    """Computes in bfloat16, and documents whose logits are closer than `close` to a neighbour's again in float32.
+    """Computes in bfloat16, and documents whose logits are closer than `close` to a neighbour's again in float32 (after the
+    first places closer than `below`, see `trainer.serving.forms.refinement`).
 
     Two documents further apart than the rounding of bfloat16 keep their places, so only the close ones cost twice. Calling it
     gives the first logits; `exact` computes the rows of `unsure`.
@@ -96,7 +97,7 @@ class RefinedScorer:
 
     def __init__(self, model: Any, arithmetic: Arithmetic, *, form: str) -> None:
         self.form = form
-        self.close = math.inf  # until it is measured
+        self.close = self.below = math.inf  # until they are measured
         self._first = UnpaddedScorer(model, "bf16", form=form)
         self.exact = UnpaddedScorer(model, arithmetic, form=form)
         self.pads = False
@@ -115,14 +116,7 @@ class RefinedScorer:
 
     def unsure(self, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
         """The rows to compute again: neighbours in the order that are too close, down to the place `top_n`."""
-        order = sorted(range(len(logits)), key=lambda row: -logits[row])
-        found: set[int] = set()
-        for place, (row, following) in enumerate(itertools.pairwise(order), start=1):
-            if logits[row] - logits[following] < self.close:
-                found |= {row, following}
-            elif top_n and place >= top_n:
-                break
-        return sorted(found)
+        return close_rows(logits, self.close, below=self.below, top_n=top_n)
 
 
 def unsure_rows(scorer: Scorer, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
