@@ -32,16 +32,22 @@ def note(action: str, *, project: Project | None, actor: Any = None, subject: st
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
-    """The values of `after` that differ from `before`, each as "old → new"; long ones are cut."""
-    return {
-        name: f"{_shown(before.get(name))} → {_shown(value)}"
-        for name, value in after.items()
-        if before.get(name) != value
-    }
+    """The values of `after` that differ from `before`, each as "old → new"; long ones are cut.
+
+    Of options, which are mappings, only those that differ are named.
+    """
+    found: dict[str, str] = {}
+    for name, value in after.items():
+        old = before.get(name)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            found |= changes(old, {**dict.fromkeys(old), **value})
+        elif old != value:
+            found[name] = f"{_shown(old)} → {_shown(value)}"
+    return found
 
 
 def _shown(value: Any) -> str:
-    text = str(value)
+    text = "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
 
 

@@ -23,7 +23,7 @@ class LeftOut:
     def __str__(self) -> str:
         listed = ", ".join(str(line) for line in self.lines)
         more = ", ..." if self.count > len(self.lines) else ""
-        return f"{self.count} left out, {self.reason} (line {listed}{more})"
+        return f"{self.count:,} left out, {self.reason} (line {listed}{more})"
 
 
 class LeftOutRows:

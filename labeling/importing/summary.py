@@ -66,7 +66,7 @@ class ImportSummary:
 
     def __str__(self) -> str:
         parts = [
-            f"{count} {noun} ({created} new)"
+            f"{count:,} {noun} ({created:,} new)"
             for count, created, noun in (
                 (self.queries, self.queries_created, "queries"),
                 (self.documents, self.documents_created, "documents"),
@@ -85,9 +85,9 @@ class ImportSummary:
             (self.grades_unmatched, "grades of documents that are not candidates"),
             (self.candidates_unmatched, "candidates of unknown queries or documents skipped"),
         )
-        parts += [f"{count} {note}" for count, note in notes if count]
+        parts += [f"{count:,} {note}" for count, note in notes if count]
         if self.kept:
-            parts.append(f"{self.kept} differ from the project and were not changed")
+            parts.append(f"{self.kept:,} differ from the project and were not changed")
         parts += [str(each) for each in self.left_out]
         return ", ".join(parts)
 

@@ -45,6 +45,21 @@ def overflow(visited: Visit) -> int:
     return int(visited.page.evaluate(wide))
 
 
+# Inputs that stand beside each other in a form, and do not begin at the same height.
+_MISALIGNED = """() => [...document.querySelectorAll(".fields")].flatMap(group => {
+  const shown = [...group.querySelectorAll(":scope > .field > :is(input, select)")].filter(
+    each => !["checkbox", "radio", "hidden"].includes(each.type) && !each.multiple && each.offsetParent);
+  const places = shown.map(each => [each.id || each.name, each.getBoundingClientRect()]);
+  return places.flatMap(([a, p]) => places.filter(([b, q]) => p.left < q.left && Math.abs(p.top - q.top) > 1
+    && p.top < q.bottom && q.top < p.bottom).map(([b, q]) => `${a} at ${p.top}, ${b} at ${q.top}`));
+})"""
+
+
+def misaligned(visited: Visit) -> list[str]:
+    """Inputs beside each other that do not begin at the same height."""
+    return list(visited.page.evaluate(_MISALIGNED))
+
+
 def faults_in_looks(visited: Visit, name: str, looks: Iterable[str] = tuple(LOOKS)) -> dict[str, Any]:
     """Faults of the open page by name and look; the page is loaded once, and stands in the first look again afterwards."""
     looks, faults = list(looks), {}
@@ -53,6 +68,8 @@ def faults_in_looks(visited: Visit, name: str, looks: Iterable[str] = tuple(LOOK
         visited.picture(f"{name}-{look}")
         if (wide := overflow(visited)) > 0:
             faults[f"{name} overflows, {look}"] = wide
+        if crooked := misaligned(visited):
+            faults[f"{name} is not aligned, {look}"] = crooked
         if serious := serious_faults(visited):
             faults[f"{name}, {look}"] = serious
     show_in(visited, looks[0])

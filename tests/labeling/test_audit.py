@@ -54,3 +54,8 @@ def test_text_that_the_database_cannot_store_does_not_stop_the_action() -> None:
 
 def test_changes_name_only_what_changed() -> None:
     assert audit.changes({"a": 1, "b": 2}, {"a": 1, "b": 3}) == {"b": "2 → 3"}
+
+
+def test_changes_of_options_name_the_options() -> None:
+    before, after = {"options": {"old": 1, "same": 2}}, {"options": {"same": 2, "none": None, "judges": [1, 2]}}
+    assert audit.changes(before, after) == {"old": "1 → –", "judges": "– → 1, 2"}

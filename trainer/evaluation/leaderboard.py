@@ -129,6 +129,11 @@ class Leaderboard:
     complete: bool = False
 
     @property
+    def has_tall_domains(self) -> bool:
+        """True if a table by domain is narrower with a line for each domain than with one for each row."""
+        return len(self.domains) > len(self.rows)
+
+    @property
     def labels(self) -> list[str]:
         """The measures as headings."""
         return [Measure.parse(each).label for each in self.measures]

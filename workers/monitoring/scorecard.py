@@ -165,15 +165,32 @@ SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint, 
 FROM workers_spend WHERE annotator_id = %s
 """
 
-_RECENT = """
-WITH recent AS (
-    SELECT outcome, COALESCE(latency_ms / 1000.0, EXTRACT(EPOCH FROM finished_at - started_at)) AS seconds
-    FROM workers_attempt WHERE annotator_id = %s AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT %s
+# The latest calls of some judges. A judge that measures no calls answers a whole batch at once: its calls start together and
+# share the batch's time, also those of them that are not among the latest.
+RECENT_CALLS_OF = """
+WITH latest AS (
+    SELECT judge.id AS judge, called.* FROM unnest(%s::bigint[]) AS judge (id) CROSS JOIN LATERAL (
+        SELECT outcome, latency_ms, started_at FROM workers_attempt
+        WHERE annotator_id = judge.id AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT %s
+    ) called
+), oldest AS (
+    SELECT judge, min(started_at) AS start FROM latest WHERE latency_ms IS NULL GROUP BY judge
+), batch AS (
+    SELECT judge, started_at, count(*) AS calls, max(finished_at) AS ended FROM oldest JOIN workers_attempt
+        ON annotator_id = judge AND finished_at >= start AND latency_ms IS NULL GROUP BY judge, started_at
+), recent AS (
+    SELECT judge, outcome, COALESCE(latency_ms / 1000.0, EXTRACT(EPOCH FROM ended - started_at) / calls) AS seconds
+    FROM latest LEFT JOIN batch USING (judge, started_at)
 )
+"""
+_RECENT = (
+    RECENT_CALLS_OF
+    + """
 SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds), percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds),
        count(*) FILTER (WHERE outcome = ANY(%s)), count(*)
 FROM recent
 """
+)
 
 
 def _calls(judge: Annotator) -> Calls:
@@ -181,7 +198,7 @@ def _calls(judge: Annotator) -> Calls:
     with connection.cursor() as cursor:
         cursor.execute(_SPENT, [judge.pk])
         calls, input_tokens, output_tokens, cost = cursor.fetchone()
-        cursor.execute(_RECENT, [judge.pk, RECENT_CALLS, failures])
+        cursor.execute(_RECENT, [[judge.pk], RECENT_CALLS, failures])
         median, late, failed, recent = cursor.fetchone()
     return Calls(
         calls=calls,

@@ -27,6 +27,7 @@ from workers.judging.failures import FailureFilter, retry_failures
 from workers.models import Job, JudgingTask, Run
 from workers.runs.transitions import cancel_run, pause_run, resume_run
 from zelo_site.admin.base import LinkedAdmin, plain_json, row_title
+from zelo_site.templatetags.figures import count
 
 
 def _project_page(row: Any, name: str = "project") -> str:
@@ -43,7 +44,7 @@ class RunAdmin(LinkedAdmin):
         "state",
         "sampler",
         "round",
-        "pairs_planned",
+        "pairs",
         "created_by",
         "created_at",
         "finished_at",
@@ -63,6 +64,10 @@ class RunAdmin(LinkedAdmin):
     actions = ("pause", "resume", "cancel")
 
     page = staticmethod(_project_page)
+
+    @admin.display(description=_("pairs"), ordering="pairs_planned")
+    def pairs(self, row: Run) -> str:
+        return count(row.pairs_planned)
 
     @admin.display(description=_("reason"))
     def why(self, row: Run) -> str:

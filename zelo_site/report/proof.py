@@ -127,12 +127,15 @@ def _tested() -> tuple[Column, ...]:
 
 def _domains(board: Leaderboard) -> Table:
     title = _("%(measure)s by domain") % {"measure": board.labels[0]}
-    lines = tuple(
-        Line(shown_name(row), tuple("–" if own is None else f"{interval(own)}, {own.count}" for own in row.by_domain))
-        for row in board.rows
-    )
+    names, domains = [shown_name(row) for row in board.rows], [each or "–" for each in board.domains]
+    cells = [
+        tuple("–" if own is None else f"{interval(own)}, {own.count}" for own in row.by_domain) for row in board.rows
+    ]
     note = _("Mean, interval (95 %) and number of queries.")
-    return Table(title, _("reranker"), numbers(*(each or "–" for each in board.domains)), lines, note)
+    if board.has_tall_domains:
+        lines = tuple(map(Line, domains, zip(*cells, strict=True)))
+        return Table(title, _("domain"), numbers(*names), lines, note)
+    return Table(title, _("reranker"), numbers(*domains), tuple(map(Line, names, cells)), note)
 
 
 def _orders(project: Project, snapshot: Snapshot, split: str) -> list[Block]:

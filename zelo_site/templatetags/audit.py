@@ -132,6 +132,16 @@ ACTION_LABELS = {
 
 
 @register.filter
+def detail(value: object) -> str:
+    """A detail of an entry in words: a mapping as its names with values, a list with commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {detail(each)}" for name, each in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(detail(each) for each in value) or "–"
+    return "–" if value is None or value == "" else str(value)
+
+
+@register.filter
 def action_label(action: str) -> str:
     """The action in words; an unknown one, of a plugin or an older release, as it is stored."""
     return str(ACTION_LABELS.get(action, action))

@@ -59,8 +59,8 @@ def count(value: float | None) -> str:
 
 @register.filter
 def decimals(value: float | None, places: int = 2) -> str:
-    """Format with a fixed number of decimals; None -> a dash."""
-    return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{places}f}")
+    """Format with a fixed number of decimals and a true minus; None -> a dash."""
+    return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{places}f}".replace("-", "−"))
 
 
 @register.filter
@@ -114,6 +114,16 @@ def duration(seconds: float | None) -> str:
     if seconds < 172_800:
         return localized(f"{seconds / 3600:.1f} h")
     return _("%(n)s days") % {"n": localized(f"{seconds / 86_400:.1f}")}
+
+
+@register.filter
+def latency(seconds: float | None) -> str:
+    """Format the time of a call: milliseconds below a second."""
+    if seconds is None:
+        return "–"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms" if seconds >= 0.0005 else "< 1 ms"
+    return localized(f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s")
 
 
 @register.filter

@@ -52,19 +52,23 @@ def project_groups(context: dict[str, Any], role: str) -> list[dict[str, Any]]:
 
 
 @register.simple_tag(takes_context=True)
-def crumbs(context: dict[str, Any], role: str) -> list[tuple[Any, str]]:
-    """Return the way to the open page of a project as (label, address); the address of the open page itself is empty."""
+def crumbs(context: dict[str, Any], role: str) -> list[tuple[Any, str]] | None:
+    """Return the way to the open page of a project as (label, address), below the project itself; None for no breadcrumb.
+
+    The address of the open page is empty. A page that opens below another, depending on what it shows, sets `below`.
+    """
     url_name, project = _url_name(context), context.get("project")
-    open_name = shown_name(url_name)
-    if not project or (open_name == "project" and url_name == "project"):
+    open_name = context.get("below") or shown_name(url_name)
+    if not project or url_name == "project":
+        return None
+    if open_name == "project":
         return []
     for group in groups_for(role):
         for page in group.pages:
             if page.name == open_name:
                 address = reverse(page.name, args=[project.slug])
-                way: list[tuple[Any, str]] = [] if page.name == "project" else [(group.label, "")]
-                return [*way, (page.label, "" if url_name == open_name else address)]
-    return []
+                return [(group.label, ""), (page.label, "" if url_name == open_name else address)]
+    return None
 
 
 @register.simple_tag(takes_context=True)

@@ -8,16 +8,34 @@ from django import template
 from django.utils.text import Truncator
 
 from labeling import wording
+from labeling.stored_texts import StoredText, read_stored
 from zelo_site.pages.scope import may_change
 from zelo_site.security.job_errors import without_addresses
+from zelo_site.templatetags.figures import count
 
 register = template.Library()
+
+NUMBERED = {"run", "training", "number"}  # parameters that name a row and count nothing
 
 
 @register.filter
 def translated(text: str | None) -> str:
-    """Return `labeling.wording.translated`, or an empty string for None."""
-    return wording.translated(text or "")
+    """Return `labeling.wording.translated` with counts as elsewhere on pages, or an empty string for None."""
+    said = text if isinstance(text, StoredText) else read_stored(text or "")
+    if isinstance(said, StoredText) and said.params:
+        said = StoredText(said.msgid, {name: _shown(name, value) for name, value in said.params.items()})
+    return wording.translated(said)
+
+
+def _shown(name: str, value: Any) -> Any:
+    counts = isinstance(value, int) and not isinstance(value, bool) and name not in NUMBERED
+    return count(value) if counts else value
+
+
+@register.filter
+def listed(names: str) -> str:
+    """Return names that are stored between commas with a space after each."""
+    return ", ".join(name.strip() for name in names.split(","))
 
 
 @register.simple_tag(takes_context=True)

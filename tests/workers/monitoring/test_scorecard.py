@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 from django.db.models import F
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from labeling import plugins
 from labeling.access.annotators import get_person
@@ -31,7 +33,7 @@ from tests.factories.working import work_until_over
 from workers.judging import batches, queue
 from workers.judging.drift import known_drift, watch_judge
 from workers.judging.pausing import pause_judge, resume_judge
-from workers.models import JudgingTask
+from workers.models import Attempt, JudgingTask
 from workers.monitoring.scorecard import scorecard, scorecards
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
@@ -122,6 +124,26 @@ def test_latency_and_failures_come_from_the_books() -> None:
     assert card.answers == 0
     assert card.calls.failed is not None and card.calls.failed.value == 1.0
     assert card.calls.latency_p50 is not None and card.calls.latency_p50 >= 0.0
+
+
+def test_calls_of_a_batch_share_its_time_and_measured_ones_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_graded()
+    (judge,) = make_judges(project)
+    run = make_run(project, judges=[judge], sampler="all")
+    began = timezone.now() - timedelta(minutes=5)
+    for number in range(4):
+        Attempt.objects.create(
+            task_id=-number - 1, fence=1, run=run, annotator=judge, outcome="preference", started_at=began,
+            finished_at=began + timedelta(seconds=7 + number / 4),
+        )  # fmt: skip
+    Attempt.objects.create(
+        task_id=-9, fence=1, run=run, annotator=judge, outcome="preference", latency_ms=300, started_at=began,
+        finished_at=began + timedelta(seconds=8),
+    )  # fmt: skip
+    (card,) = scorecards(project)
+    assert card.calls.latency_p50 == pytest.approx(7.75 / 4)
+    monkeypatch.setattr("workers.monitoring.scorecard.RECENT_CALLS", 2)  # the batch is larger than what is looked at
+    assert scorecard(judge).calls.latency_p50 == pytest.approx((7.75 / 4 + 0.3) / 2)
 
 
 # --- canaries ----------------------------------------------------------------------------

@@ -7,10 +7,26 @@ from django.utils import translation
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labeling.models import Project
+from labeling.stored_texts import as_stored, stored_text
 from zelo_site.pages.charts.geometry import Axis, histogram, interval_bar, polyline, ticks
+from zelo_site.pages.charts.matrix import draw
+from zelo_site.pages.charts.project_charts import time_step, time_ticks
 from zelo_site.pages.queries.reasons import expected_preference
 from zelo_site.pages.texts import clipped, document_title
-from zelo_site.templatetags.figures import count, decimals, duration, margin, money, pace, percent, plain_number, signed
+from zelo_site.templatetags.figures import (
+    count,
+    decimals,
+    duration,
+    latency,
+    margin,
+    money,
+    pace,
+    percent,
+    plain_number,
+    signed,
+)
+from zelo_site.templatetags.wording import translated
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -99,8 +115,14 @@ def test_title_comes_from_the_metadata_or_the_first_words() -> None:
         (percent(0.001), "1\N{NO-BREAK SPACE}%"),
         (percent(0.0), "0\N{NO-BREAK SPACE}%"),
         (signed(-0.25), "−0.25"),
+        (decimals(-0.414), "−0.41"),
         (margin(20.0), "39"),
         (decimals(float("nan")), "–"),
+        (latency(0.0001), "< 1 ms"),
+        (latency(0.0217), "22 ms"),
+        (latency(1.26), "1.3 s"),
+        (latency(46.5), "46 s"),
+        (latency(None), "–"),
         (duration(0.2), "1 s"),
         (duration(120), "2 min"),
         (duration(7200), "2.0 h"),
@@ -125,3 +147,32 @@ def test_numbers_are_written_as_the_visitor_s_language_does() -> None:
             "$1.234,56",
         )
         assert (pace(1240.3), plain_number(0.25)) == ("1.240 je Sekunde", "0.25")
+
+
+def test_counts_of_stored_sentences_are_written_as_others_and_numbers_of_rows_are_not() -> None:
+    asked = stored_text("%(added)s questions in round %(round)s") % {"added": 10740, "round": 1}
+    started = stored_text("run %(run)s: %(pairs)s pairs") % {"run": 12345, "pairs": 12345}
+    assert translated(as_stored(asked)) == "10,740 questions in round 1"
+    assert translated(as_stored(started)) == "run 12345: 12,345 pairs"
+    assert translated(asked) == "10,740 questions in round 1"
+    assert translated("plain words") == "plain words" and translated(None) == ""
+
+
+@given(low=st.integers(0, 2 * 10**9), span=st.integers(1, 4 * 10**8))
+def test_times_on_an_axis_are_few_round_and_inside(low: int, span: int) -> None:
+    found = time_ticks([low, low + span])
+    step = time_step(span)
+    assert 1 <= len(found) <= 6
+    assert all(each % step == 0 for each in found) or found == (low,)
+    assert all(low <= each <= low + span for each in found)
+
+
+def test_minutes_are_marked_on_an_axis_of_five_minutes() -> None:
+    assert time_ticks([1000.0, 1290.0]) == (1020, 1080, 1140, 1200, 1260)
+
+
+@pytest.mark.parametrize("size", [2, 12, 30, 60])
+def test_labels_above_a_matrix_end_before_its_edge(size: int) -> None:
+    drawing = draw(Project(slug="p"), [{"id": at, "title": "www " * 60} for at in range(size)], [])
+    longest = max(len(line.above) for line in drawing.lines)
+    assert 10 <= longest <= drawing.upper / (0.5 * drawing.font_size)

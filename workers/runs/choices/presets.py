@@ -57,7 +57,7 @@ PRESETS = (
         Settings(sampler="cycles", sampler_options={"degree": 8}, allocation=Run.Allocation.ALL.value), judges=3,
     ),
     Preset(
-        "cheapest", CHEAPEST, CHEAPEST_PURPOSE % {"recall": f"{ENOUGH_RECALL:.0%}"},
+        "cheapest", CHEAPEST, CHEAPEST_PURPOSE % {"recall": f"{100 * ENOUGH_RECALL:.0f}\N{NO-BREAK SPACE}%"},
         Settings(sampler_options={"enough_recall": ENOUGH_RECALL}),
     ),
 )  # fmt: skip

@@ -31,7 +31,7 @@ MOST_RANKS = 40  # with more documents every tenth column has its rank above it
 MOST_COLUMN_LABELS = 60  # with more documents a column is narrower than a line of text
 # The drawing in units of its view box: the square of cells, the margin for ranks beside it, and that for labels above it.
 SIDE, MARGIN, TOP = 800.0, 40.0, 200.0
-COLUMN_LABEL_LENGTH = 24
+LETTER = 0.56  # the width of a letter, in font sizes: labels above the columns end before the edge
 # A preference, from where on it has which colour: for the row in the matrix, for the higher document in the graph.
 TONES = ((0.8, "sure"), (0.55, "mild"), (0.45, "tie"), (0.2, "mild-against"), (0.0, "sure-against"))
 SORTS = {"elo": gettext_lazy("by Elo"), "first-stage": gettext_lazy("by first stage")}
@@ -58,6 +58,11 @@ class Line:
     x: float
     y: float
     has_rank: bool
+
+    @property
+    def is_between(self) -> bool:
+        """Return whether a narrow screen leaves the rank out: it shows the first, and every fifth."""
+        return self.rank != 1 and self.rank % 5 != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +168,15 @@ def draw(project: Project, documents: list[dict[str, Any]], cells: list[dict[str
     labels = [f"{at}. {clipped(document['title'], LABEL_LENGTH)}" for at, document in enumerate(documents, start=1)]
     named = len(labels) <= MOST_COLUMN_LABELS
     top = TOP if named else MARGIN
+    font_size = min(14.0, 0.9 * step)
+    letters = int((TOP - 10.0) / (LETTER * font_size)) - 4  # less the rank
     return Drawing(
         cells=_cells(project, cells, labels, step, top),
         lines=[
             Line(
                 at + 1,
                 label,
-                above=f"{at + 1}. {clipped(documents[at]['title'], COLUMN_LABEL_LENGTH)}" if named else "",
+                above=f"{at + 1}. {clipped(documents[at]['title'], letters)}" if named else "",
                 x=_rounded(MARGIN + (at + 0.5) * step),
                 y=_rounded(top + (at + 0.5) * step),
                 has_rank=len(labels) <= MOST_RANKS or at == 0 or (at + 1) % 10 == 0,
@@ -178,7 +185,7 @@ def draw(project: Project, documents: list[dict[str, Any]], cells: list[dict[str
         ],
         step=_rounded(step),
         width=_rounded(0.92 * step),
-        font_size=_rounded(min(14.0, 0.9 * step)),
+        font_size=_rounded(font_size),
         top=top,
     )
 

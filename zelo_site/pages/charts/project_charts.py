@@ -5,6 +5,7 @@ What a chart reads is cached for a minute as plain numbers; texts are made for e
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,6 +27,30 @@ from zelo_site.templatetags.figures import count, decimals, money
 KEPT_S = 60
 BUCKETS = 60
 MOST_POINTS = 300
+DAY = 86_400
+# Steps of an axis of time: seconds, minutes, hours, days.
+TIME_STEPS = (
+    1,
+    2,
+    5,
+    10,
+    15,
+    30,
+    60,
+    120,
+    300,
+    600,
+    900,
+    1800,
+    3600,
+    7200,
+    10_800,
+    21_600,
+    43_200,
+    DAY,
+    2 * DAY,
+    7 * DAY,
+)
 Read = Callable[[Project], Any]
 
 
@@ -135,7 +160,7 @@ def _spend(project: Project) -> Chart:
         rows=tuple(table),
         write_x=_clock(ends),
         write_y=_dollars if is_money else count,
-        x_ticks=_times(ends),
+        x_ticks=time_ticks(ends),
         empty=_("No judge has been asked yet. Start a run to see this chart."),
     )
 
@@ -167,7 +192,7 @@ def _certainty(project: Project) -> Chart:
         write_x=_clock(ends),
         write_y=decimals,
         y_range=(0.0, 1.0),
-        x_ticks=_times(ends),
+        x_ticks=time_ticks(ends),
         empty=_("Points appear while scores are fitted. Start a run to see this chart."),
     )
 
@@ -256,12 +281,19 @@ def _moment(seconds: float) -> str:
 def _clock(ends: list[float]) -> Callable[[float], str]:
     """Return how times of this span are written: with seconds, as a time of day, or as a day."""
     span = max(ends) - min(ends) if ends else 0.0
-    form = "%H:%M:%S" if span < 600 else "%H:%M" if span < 172_800 else "%m-%d"
+    form = "%H:%M:%S" if time_step(span) < 60 else "%H:%M" if span < 172_800 else "%m-%d"
     return lambda value: datetime.fromtimestamp(value, tz=UTC).strftime(form)
 
 
-def _times(ends: list[float]) -> tuple[float, ...]:
+def time_ticks(ends: list[float]) -> tuple[float, ...]:
     if not ends:
         return ()
     low, high = min(ends), max(ends)
-    return (low,) if low == high else tuple(low + (high - low) * part / 4 for part in range(5))
+    step = time_step(high - low)
+    first = math.ceil(low / step)
+    return tuple(step * number for number in range(first, math.floor(high / step) + 1)) or (low,)
+
+
+def time_step(span: float) -> float:
+    """Return the shortest round step, in seconds, of which at most five fit into a span."""
+    return next((step for step in TIME_STEPS if 5 * step >= span), math.ceil(span / 5 / DAY) * DAY)

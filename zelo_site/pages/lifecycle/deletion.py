@@ -103,6 +103,7 @@ def _shown(request: HttpRequest, target: Target, error: Exception | None = None)
         "counts": _counted(target.counted(), COUNT_LABELS),
         "note": NOTES[target.kind],
         "back": BACK[target.kind],
+        "below": BACK[target.kind],
         "error": error,
         "here": "project",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from django import forms
@@ -171,6 +171,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "chosen": chosen,
         "board": (board := _board(project, chosen)),
         "lines": _lines(board) if board else [],
+        "by_domain": _by_domain(board) if board and board.has_tall_domains else None,
         "orders": _orders(project, board) if board else None,
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
@@ -256,6 +257,11 @@ def _lines(board: Leaderboard) -> list[Line]:
         Line(row, IntervalBar(axis.at(own.low), axis.at(own.estimate), axis.at(own.high)))
         for row, own in zip(board.rows, intervals, strict=True)
     ]
+
+
+def _by_domain(board: Leaderboard) -> list[tuple[str, list[Any]]]:
+    """Return the domains, each with the figures of all rows in their order."""
+    return [(domain, [row.by_domain[at] for row in board.rows]) for at, domain in enumerate(board.domains)]
 
 
 def _outside() -> list[str]:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy
 from labeling.models import Membership, Project, Query, Role
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots.splits import SPLITS
 from scoring.storage.files import StorageFull
 from zelo_site.pages.forms import BadForm, PageForm, check_all, options_form, shown_form
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -68,7 +69,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
     return {
         "project": project,
         "here": "training",
-        "snapshots": snapshots,
+        "snapshots": [(each, _splits_of(each)) for each in snapshots],
         "rated": Score.objects.filter(candidate__query__project=project).exists(),
         "fields": shown_form(OptionsForm, sent, error),
         "domains": sorted(set(domains.distinct()[:50])),
@@ -83,6 +84,16 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
         "error": error,
         "may_change": may_change(request, project),
     }
+
+
+def _splits_of(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return the totals of a snapshot's splits over projects and domains, in the order of training."""
+    totals: dict[str, dict[str, Any]] = {split: {"split": split, "queries": 0, "rows": 0} for split in SPLITS}
+    for each in snapshot.manifest.get("domains", []):
+        split = totals.setdefault(each["split"], {"split": each["split"], "queries": 0, "rows": 0})
+        split["queries"] += each["queries"]
+        split["rows"] += each["rows"]
+    return [each for each in totals.values() if each["queries"]]
 
 
 def _others(request: HttpRequest, project: Project) -> Any:

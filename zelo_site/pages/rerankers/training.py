@@ -118,7 +118,7 @@ def curve(points: list[list[float]], *, steps: int, best_step: int | None = None
     x = Axis(0, max(steps, points[-1][0], 1))
     marked = next((point for point in points if point[0] == best_step), None)
     return Curve(
-        points=polyline([(step, value) for step, value in points], x=x, y=y, width=WIDTH, height=HEIGHT),
+        points=polyline(_drawn(points, x), x=x, y=y, width=WIDTH, height=HEIGHT),
         first=(int(points[0][0]), points[0][1]),
         last=(int(points[-1][0]), points[-1][1]),
         ticks=ticks(y),
@@ -126,6 +126,14 @@ def curve(points: list[list[float]], *, steps: int, best_step: int | None = None
         if marked is None
         else (round(x.at(marked[0]) * WIDTH / 100, 1), round(HEIGHT - y.at(marked[1]) * HEIGHT / 100, 1)),
     )
+
+
+def _drawn(points: list[list[float]], x: Axis) -> list[tuple[float, float]]:
+    """Return the points of the line; a single one becomes a short dash, because a line of one point is invisible."""
+    if len(points) > 1:
+        return [(step, value) for step, value in points]
+    (step, value), half = points[0], (x.high - x.low) / 100
+    return [(step - half, value), (step + half, value)]
 
 
 def training_page(request: HttpRequest, slug: str) -> HttpResponse:

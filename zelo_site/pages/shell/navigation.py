@@ -41,10 +41,12 @@ GROUPS = (
         PageLink(_("Export"), "exports"),
         PageLink(_("Report"), "report"),
         PageLink(_("Settings"), "settings", owners=True),
+        PageLink(_("Webhooks"), "webhooks", owners=True),
         PageLink(_("Audit log"), "audit", owners=True),
     )),
     Group("judging", _("Judging"), (
         PageLink(_("New run"), "new-run", owners=True),
+        PageLink(_("Recipe"), "recipe"),
         PageLink(_("Judges"), "scorecard"),
         PageLink(_("Scale"), "scale"),
         PageLink(_("Unanswered"), "failures"),
@@ -65,6 +67,7 @@ GROUPS = (
         PageLink(_("Training"), "training"),
         PageLink(_("Proof"), "proof"),
         PageLink(_("Rerankers"), "rerankers"),
+        PageLink(_("Deployments"), "deployments"),
     )),
 )  # fmt: skip
 
@@ -76,8 +79,8 @@ BELOW = {
     "adjudicate": "disagreements", "training-run": "training", "moved": "proof", "try-reranker": "rerankers",
     "tokens": "profile", "preview-import": "new-project", "endpoint": "endpoints", "new-endpoint": "endpoints",
     "test-endpoint": "endpoints", "move-distillation": "distill", "move-training": "training",
-    "webhooks": "settings", "webhook": "settings", "recipe": "project", "refine": "rerankers", "trial": "trials",
-    "teaching": "teachings", "deployments": "rerankers", "deployment": "rerankers", "limits": "endpoints",
+    "webhook": "webhooks", "agreement": "scorecard", "refine": "rerankers", "trial": "trials",
+    "teaching": "teachings", "deployment": "deployments", "limits": "endpoints",
 }  # fmt: skip
 
 # The documentation of each page: a file of docs/ and, where one fits, a heading's anchor.

@@ -1,4 +1,4 @@
-"""The list of queries: order, bounds and saved views."""
+"""The list of queries: order, bounds and saved views; counts that agree with a query’s page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Candidate, Membership, Project, Query
-from tests.factories.pages import candidates_of, make_project, make_query, make_user, page, score
+from scoring.models import QueryFit
+from tests.factories.pages import (
+    candidates_of,
+    judge,
+    make_judge,
+    make_pair,
+    make_project,
+    make_query,
+    make_user,
+    page,
+    score,
+)
 from zelo_site.models import SavedView
 
 pytestmark = pytest.mark.django_db
@@ -90,3 +101,13 @@ def test_ten_thousand_queries_are_read_a_page_at_a_time(
     page(client, "queries", project.slug)  # measures them
     with django_assert_num_queries(8):
         page(client, "queries", project.slug, sort="-disagreement")
+
+
+def test_the_query_says_how_many_of_its_judgments_the_scores_hold(client: Client, project: Project) -> None:
+    query = make_query(project, size=2)
+    judge(make_pair(*candidates_of(query)), make_judge(project), 0.8)
+    score(query, [1.0, -1.0])
+    html = page(client, "query", project.slug, query.pk)
+    assert "1 judgment" in html and "2 in the scores" in html
+    QueryFit.objects.update(judgments=1)
+    assert "in the scores" not in page(client, "query", project.slug, query.pk)

@@ -21,7 +21,7 @@ from scoring.models import Snapshot
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import make_user, page
 from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
-from trainer.evaluation.leaderboard import evaluation_queries
+from trainer.evaluation.leaderboard import Leaderboard, evaluation_queries
 from trainer.models import Reranker
 from workers.jobs.evaluation import AT_QUERY, evaluate, order_evaluation
 from workers.models import Job
@@ -84,6 +84,22 @@ def test_the_leaderboard_names_orders_intervals_and_differences(
     for said in ("first stage", "BM25", "Elo", "against human grades", "NDCG@10 by domain", "law"):
         assert said in html
     assert "against Elo" in client.get(reverse("proof", args=[project.slug]) + "?reference=elo").content.decode()
+
+
+def test_more_domains_than_rerankers_stand_below_each_other(
+    client: Client, project: Project, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured(project, snapshot)
+
+    def domains() -> str:
+        html = page(client, "proof", project.slug)
+        return html[html.index('id="h-domains"') :].split("</thead>")[0]
+
+    assert '<th scope="col" class="number">law</th>' in domains()
+    monkeypatch.setattr(Leaderboard, "has_tall_domains", True)
+    assert '<th scope="col" class="number wraps">BM25</th>' in domains() and "law" not in domains()
+    report = client.get(reverse("report", args=[project.slug])).content.decode()
+    assert '<th scope="row">law</th>' in report
 
 
 def test_a_row_is_chosen_to_compare_all_others_with(client: Client, project: Project, snapshot: Snapshot) -> None:

@@ -56,6 +56,10 @@ def test_scores_are_frozen_from_the_page(client: Client, project: Project) -> No
     html = page(client, "snapshots", project.slug)
     assert "Winter" in html
     assert snapshot.checksum in html
+    splits = html[html.index(snapshot.name + " ·") :].split("</table>")[0]
+    rows = sum(each["rows"] for each in snapshot.manifest["domains"] if each["split"] == "heldout")
+    assert f'<th scope="row">heldout</th><td class="number">10</td><td class="number">{rows}</td>' in splits
+    assert "law" not in splits  # domains are folded
 
 
 def test_page_and_rest_name_the_command_for_what_is_too_large(
@@ -268,6 +272,7 @@ def test_the_command_freezes_lists_and_says_why_not(project: Project, capsys: py
 @pytest.mark.parametrize("value", [0.61, 0.0, 12.5])
 def test_a_curve_of_one_point_has_short_figures_beside_it(value: float) -> None:
     drawn = curve([[10, value]], steps=200)
+    assert drawn is not None and len(set(drawn.points.split())) == 2  # a dash: one point alone draws nothing
     assert drawn is not None
     said = [f"{tick.value:.{tick.places}f}" for tick in drawn.ticks]
     assert len(set(said)) == len(said) >= 2

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from labeling.models import Document, Membership, Project
-from tests.factories.pages import candidates_of, make_project, make_query, make_user, page
+from tests.factories.pages import candidates_of, make_project, make_query, make_run, make_user, page
 from tests.factories.world.site import EVERY_PAGE
 from zelo_site.pages.shell.documentation import FOLDER, document, document_titles
 from zelo_site.pages.shell.markdown import render_markdown
@@ -40,7 +40,7 @@ def test_every_help_leads_to_a_heading_of_a_document() -> None:
 
 def test_viewers_see_no_pages_of_owners_and_annotators_see_none() -> None:
     names = {role: {each.name for group in groups_for(role) for each in group.pages} for role in ("owner", "viewer")}
-    assert names["owner"] - names["viewer"] == {"import", "settings", "audit", "new-run", "compare"}
+    assert names["owner"] - names["viewer"] == {"import", "settings", "webhooks", "audit", "new-run", "compare"}
     assert groups_for("annotator") == groups_for("") == []
 
 
@@ -52,6 +52,16 @@ def test_the_open_page_is_marked_and_its_way_is_shown(client: Client, project: P
     crumbs = html[html.index('class="crumbs"') :].split("</nav>")[0]
     assert re.sub(r"<[^>]+>", " ", crumbs).split()[-2:] == ["Data", "Queries"]
     assert f'href="{reverse("doc", args=["scoring"])}"' in html
+
+
+@pytest.mark.parametrize(("what", "way"), [("query", ["Data", "Queries"]), ("run", [])])
+def test_pages_of_deletion_and_of_runs_open_below_what_they_concern(
+    client: Client, project: Project, what: str, way: list[str]
+) -> None:
+    row = make_query(project) if what == "query" else make_run(project, state="finished")
+    html = page(client, "delete", project.slug, what, row.pk)
+    crumbs = html[html.index('class="crumbs"') :].split("</nav>")[0]
+    assert re.findall(r">([^<>›]+)</", crumbs) == [project.name, *way]
 
 
 def test_the_comparison_screen_keeps_its_own_head(client: Client, project: Project) -> None:

@@ -14,6 +14,7 @@ from django.utils.translation import gettext as _
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, registered
 from workers.monitoring.endpoint_list import EndpointRow, choosable_endpoints
+from workers.monitoring.scorecard import RECENT_CALLS_OF
 from zelo_site.pages.forms import PageForm, plugin_form, shown_form
 from zelo_site.pages.judging.endpoint_choice import chooses_endpoint, judge_form, state_text
 from zelo_site.pages.judging.new_run.order import AGAIN, MOST_ROWS, STORED, NamesForm, is_ordinary, plugin_of
@@ -114,14 +115,9 @@ def _works(judge: Annotator, endpoints: Mapping[str, EndpointRow]) -> bool:
     return not name or (name in endpoints and endpoints[name].state in {"ok", "unused"})
 
 
-_SECONDS = """
-SELECT judge.id, percentile_cont(0.5) WITHIN GROUP (ORDER BY recent.seconds)
-FROM unnest(%s::bigint[]) AS judge (id) CROSS JOIN LATERAL (
-    SELECT COALESCE(latency_ms / 1000.0, EXTRACT(EPOCH FROM finished_at - started_at)) AS seconds FROM workers_attempt
-    WHERE annotator_id = judge.id AND finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT %s
-) recent
-GROUP BY judge.id
-"""
+_SECONDS = (
+    RECENT_CALLS_OF + "SELECT judge, percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM recent GROUP BY judge"
+)
 
 
 def _median_seconds(judges: Sequence[int]) -> dict[int, float]:
