@@ -7,16 +7,17 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
-from labeling.models import Annotator, Project, config_hash
+from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from workers.judging.failures import resume_and_retry
 from workers.judging.pausing import pause_judge, restore_judge, resume_judge, retire_judge
-from workers.monitoring.result_cache import costly
-from workers.monitoring.scorecard import Scorecard, scorecards
+from workers.monitoring.project_figures import CARDS, read_figure
+from workers.monitoring.scorecard import Scorecard
 from zelo_site.pages.forms import chosen_or_404, one_of
 from zelo_site.pages.judging.failures import tell_asked_again
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
+KEPT_S = 4
 PAUSED_BY = stored_text("paused by %(name)s")
 
 
@@ -37,10 +38,10 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _cards(project: Project) -> list[Scorecard]:
-    """Return the cards, kept for some seconds where they take long; a judge's new state is shown at once."""
-    states = Annotator.objects.judges().filter(project=project).order_by("id")
-    seen = config_hash(states=[list(map(str, each)) for each in states.values_list("pk", "paused_at", "retired_at")])
-    return costly(f"zelo:cards:{project.pk}:{seen}", lambda: scorecards(project))
+    """Return the cards, stored where they take long; a judge's new state is shown at once."""
+    states = {judge.pk: judge for judge in Annotator.objects.judges().filter(project=project)}
+    found = read_figure(project, CARDS, kept_s=KEPT_S).value or []
+    return [card.with_state(states[card.annotator_id]) for card in found if card.annotator_id in states]
 
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:
