@@ -141,7 +141,6 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.RunSQL(FORWARD, BACKWARD),
-        migrations.RemoveConstraint(model_name="annotator", name="annotator_is_person"),
         migrations.AlterField(
             model_name="query",
             name="project",

@@ -62,6 +62,8 @@ class Annotator(models.Model):
             models.UniqueConstraint(
                 fields=["project", "user"], condition=Q(user__isnull=False), name="annotator_person_once"
             ),
+            # Makes `is_person` a part of the row's key, which the check of judgments locks.
+            models.UniqueConstraint(fields=["id", "is_person"], name="annotator_is_person"),
             models.CheckConstraint(
                 condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
                 name="annotator_model_or_person",

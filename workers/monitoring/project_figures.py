@@ -16,7 +16,7 @@ import pydantic
 from django.db.models import F, Q
 from django.utils import timezone
 
-from labeling.models import Candidate, Project
+from labeling.models import Annotator, Candidate, Project
 from scoring.annotators.agreement import Agreement
 from scoring.annotators.agreement import judge_figures as measure_agreement
 from scoring.annotators.cycles import PanelCycles, panel_cycles
@@ -96,6 +96,13 @@ def read_figure(project: Project, figure: Figure[Found], *, kept_s: float) -> Me
         return Measured(figure.holds.validate_python(row.value), row.measured_at)
     except pydantic.ValidationError:  # stored by another version
         return measure(project, figure)
+
+
+def current_cards(project: Project, *, kept_s: float) -> list[Scorecard]:
+    """Return the scorecards, each with the state that its judge has now."""
+    judges = {judge.pk: judge for judge in Annotator.objects.judges().filter(project=project)}
+    found = read_figure(project, CARDS, kept_s=kept_s).value or []
+    return [card.with_state(judges[card.annotator_id]) for card in found if card.annotator_id in judges]
 
 
 def measure(project: Project, figure: Figure[Found]) -> Measured[Found]:

@@ -11,8 +11,7 @@ from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from workers.judging.failures import resume_and_retry
 from workers.judging.pausing import pause_judge, restore_judge, resume_judge, retire_judge
-from workers.monitoring.project_figures import CARDS, read_figure
-from workers.monitoring.scorecard import Scorecard
+from workers.monitoring.project_figures import current_cards
 from zelo_site.pages.forms import chosen_or_404, one_of
 from zelo_site.pages.judging.failures import tell_asked_again
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -26,7 +25,7 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))
-    cards = _cards(project)
+    cards = current_cards(project, kept_s=KEPT_S)
     context = {
         "project": project,
         "cards": cards,
@@ -35,13 +34,6 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
         "here": "judges",
     }
     return render(request, "zelo/judging/scorecard.html", context)
-
-
-def _cards(project: Project) -> list[Scorecard]:
-    """Return the cards, stored where they take long; a judge's new state is shown at once."""
-    states = {judge.pk: judge for judge in Annotator.objects.judges().filter(project=project)}
-    found = read_figure(project, CARDS, kept_s=KEPT_S).value or []
-    return [card.with_state(states[card.annotator_id]) for card in found if card.annotator_id in states]
 
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:

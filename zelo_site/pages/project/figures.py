@@ -23,7 +23,7 @@ from zelo_site.pages.charts.geometry import Axis, Column, IntervalBar, Tick, his
 from zelo_site.pages.project.certainty import refresh_certainty
 from zelo_site.pages.scope import visible_project
 
-# While work continues, nothing on the page is older than ten seconds: this, and the time between two polls.
+# While work continues, what is measured in a moment is at most ten seconds old: this, and the time between two polls.
 KEPT_S, KEPT_LIVE_S = 30, 4
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160
 Found = TypeVar("Found")
