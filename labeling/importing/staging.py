@@ -299,10 +299,9 @@ def move(
     cursor.execute(_LOCK, project)
     queries, known_queries = _add(cursor, _ADD_QUERIES, project, staged.queries, what="query")
     documents, known_documents = _add(cursor, _ADD_DOCUMENTS, project, staged.documents, what="document")
-    statistics = _Statistics(cursor, staged.rows)
     replaced = 0
     if replaces:
-        statistics.refresh()
+        _refresh_statistics(cursor, staged.rows, _STAGED, *_TEXTS)
         replaced = replace_texts(cursor, project)
     # Compare after the insert, which then sees the rows that another import has committed.
     kept = 0
@@ -316,15 +315,15 @@ def move(
     if staged.by_score:
         cursor.execute(_RANK_BY_SCORE)
     candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
+    _refresh_statistics(cursor, queries + documents + candidates, *_TEXTS, "labeling_candidate")
+    if staged.grades or staged.preferences or candidates < staged.candidates:
+        _refresh_statistics(cursor, staged.rows, _STAGED)
     unknown = 0
     if candidates < staged.candidates:
         unknown = _unknown_candidates(cursor, project, staged, file)
-        statistics.refresh()
         replaced += replace_first_stage(cursor, project) if replaces else 0
         cursor.execute(_FILL_FIRST_STAGE, project)
         kept += _count(cursor, _OTHER_FIRST_STAGE, project)
-    if staged.grades or staged.preferences:
-        statistics.refresh()
     attach_grades(project_id)
     matched, graded, regraded = _set_grades(cursor, project, staged, file)
     return ImportSummary(
@@ -368,28 +367,22 @@ def _unknown_candidates(cursor: CursorWrapper, project: Mapping[str, Any], stage
     return unknown
 
 
-class _Statistics:
-    """Updates the planner's statistics once, before the first statement that joins what a large import has added.
+_STAGED = "import_row (position, kind, query_id, document_id, by_score)"  # not the texts, which are long
+_TEXTS = ("labeling_query (id, project_id, external_id)", "labeling_document (id, project_id, external_id)")
+# A tenth of the usual sample: enough to tell many rows from one. Autovacuum takes the usual one after the commit.
+_SAMPLE = 10
+
+
+def _refresh_statistics(cursor: CursorWrapper, rows: int, *tables: str) -> None:
+    """Update the planner's statistics after many inserts.
 
     Autovacuum does this only after the commit. Until then the planner expects one row of this
     transaction in a join: 32 s instead of 0.3.
     """
-
-    _TABLES = (
-        "import_row (position, kind, query_id, document_id, by_score)",  # not the texts, which are long
-        "labeling_query (id, project_id, external_id)",
-        "labeling_document (id, project_id, external_id)",
-        "labeling_candidate",
-    )
-
-    def __init__(self, cursor: CursorWrapper, rows: int) -> None:
-        self._cursor = cursor
-        self._is_due = rows >= MANY_ROWS
-
-    def refresh(self) -> None:
-        if self._is_due:
-            self._cursor.execute(f"ANALYZE {', '.join(self._TABLES)}")
-            self._is_due = False
+    if rows >= MANY_ROWS:
+        cursor.execute(f"SET LOCAL default_statistics_target = {_SAMPLE}")
+        cursor.execute(f"ANALYZE {', '.join(tables)}")
+        cursor.execute("SET LOCAL default_statistics_target = DEFAULT")
 
 
 def _changed(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> int:
