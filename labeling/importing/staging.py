@@ -315,7 +315,7 @@ def move(
     if staged.by_score:
         cursor.execute(_RANK_BY_SCORE)
     candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
-    _refresh_statistics(cursor, queries + documents + candidates, *_TEXTS, "labeling_candidate")
+    _refresh_statistics(cursor, max(queries + documents, candidates), *_TEXTS, "labeling_candidate")
     if staged.grades or staged.preferences or candidates < staged.candidates:
         _refresh_statistics(cursor, staged.rows, _STAGED)
     unknown = 0
@@ -380,9 +380,10 @@ def _refresh_statistics(cursor: CursorWrapper, rows: int, *tables: str) -> None:
     transaction in a join: 32 s instead of 0.3.
     """
     if rows >= MANY_ROWS:
-        cursor.execute(f"SET LOCAL default_statistics_target = {_SAMPLE}")
-        cursor.execute(f"ANALYZE {', '.join(tables)}")
-        cursor.execute("SET LOCAL default_statistics_target = DEFAULT")
+        cursor.execute(
+            f"SET LOCAL default_statistics_target = {_SAMPLE}; ANALYZE {', '.join(tables)}; "
+            "SET LOCAL default_statistics_target = DEFAULT"
+        )
 
 
 def _changed(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> int:
