@@ -1,12 +1,13 @@
 """Pages, API lists and what runs every few seconds, measured on the project of `benchmarks/scale.py`.
 
-A second judge's run is planned first, so that there are as many open questions as answers. Each address is asked with an empty
-cache; statements that take longer than SLOW_MS are printed with their plans. Files, which stream every row of a project, are measured
+A second judge's run is planned first, so that there are as many open questions as answers. Figures that pages leave to a worker are
+measured next (`figures_s`). Each address is asked with an empty cache; statements that take longer than SLOW_MS are printed with their plans. Files, which stream every row of a project, are measured
 to their end and counted apart: they are no pages.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ def measure_pages(project: Any) -> dict[str, Any]:
     client = Client()
     client.force_login(get_user_model().objects.get(username="owner"))
     client.get("/")  # templates, translations and imports
+    figures_s = measure_figures(project, client)
     pages: list[dict[str, Any]] = []
     slow: list[dict[str, Any]] = []
     for address in addresses(project):
@@ -36,9 +38,23 @@ def measure_pages(project: Any) -> dict[str, Any]:
     slow = [each for each in slow if not any(each["address"] == file["address"] for file in files)]
     return {
         "rows": len(pages), "seconds": sum(page["ms"] for page in pages) / 1000, "open_questions": planned,
+        "figures_s": round(figures_s, 1),
         "slowest_page_ms": pages[0]["ms"], "slowest_statement_ms": max((each["ms"] for each in slow), default=0.0),
         "pages": pages, "slow": slow, "files": files,
     }  # fmt: skip
+
+
+def measure_figures(project: Any, client: Any) -> float:
+    """Ask for the stored figures, as their pages do, and measure them as a worker does; returns the seconds that this took."""
+    from django.urls import reverse
+
+    from workers.monitoring.project_figures import measure_wanted
+
+    for name in ("project-figures", "report", "scorecard", "agreement"):
+        client.get(reverse(name, args=[project.slug]))
+    began = time.monotonic()
+    measure_wanted(project.pk, until=math.inf)
+    return time.monotonic() - began
 
 
 def plan_second_run(project: Any) -> int:

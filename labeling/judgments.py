@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from django.db import connection, transaction
 from django.db.models import F
 
 from labeling.models import Judgment, Project
-from labeling.prepared import Cursor, prepared_cursor
+from labeling.prepared import Cursor, PreparedCursor, names_and_places, prepared_cursor
 from labeling.records import NewJudgment, PointwiseGrade
 from labeling.signals import judgments_recorded
 
@@ -36,12 +37,13 @@ _ACROSS = "(SELECT pair.query_id IS NULL FROM labeling_pair pair WHERE pair.id =
 _INSERT = f"""
 INSERT INTO labeling_judgment (pair_id, annotator_id, by_person, swapped, kind, preference, truncated, call, call_size,
                                place_a, place_b)
-SELECT answer.pair_id, answer.annotator_id, annotator.is_person, answer.swapped, answer.kind, answer.preference,
-       answer.truncated, answer.call, answer.call_size, answer.place_a, answer.place_b
-FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::float8[], %s::boolean[], %s::bigint[],
+SELECT answer.pair_id, answer.annotator_id, annotator.is_person, answer.swapped, (%s::text[])[answer.kind],
+       CASE WHEN answer.is_given THEN answer.preference END, answer.truncated, answer.call, answer.call_size, answer.place_a,
+       answer.place_b
+FROM unnest(%s::bigint[], %s::bigint[], %s::boolean[], %s::bigint[], %s::float8[], %s::boolean[], %s::boolean[], %s::bigint[],
             %s::smallint[], %s::smallint[], %s::smallint[])
-     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, truncated, call, call_size, place_a,
-                                place_b, position)
+     WITH ORDINALITY AS answer (pair_id, annotator_id, swapped, kind, preference, is_given, truncated, call, call_size,
+                                place_a, place_b, position)
 JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
 ORDER BY answer.position
 ON CONFLICT DO NOTHING
@@ -140,24 +142,35 @@ def _changed(cursor: Cursor, across: dict[int, bool]) -> tuple[tuple[int, ...], 
 
 
 def _insert(
-    cursor: Cursor, judgments: Sequence[NewJudgment]
+    cursor: PreparedCursor, judgments: Sequence[NewJudgment]
 ) -> tuple[dict[tuple[int, int, bool], int], dict[int, bool]]:
     """Insert; returns the new ids by (pair, annotator, swapped), and pair to whether it is a cross-query pair."""
+    kinds, kind = names_and_places([j.kind.value for j in judgments])
+    given = [j.preference for j in judgments]
     cursor.execute(
         _INSERT,
         [
-            [j.pair_id for j in judgments],
-            [j.annotator_id for j in judgments],
-            [j.swapped for j in judgments],
-            [j.kind.value for j in judgments],
-            [j.preference for j in judgments],
-            [j.truncated for j in judgments],
-            *([getattr(j.places, name, None) for j in judgments] for name in ("call", "size", "a", "b")),
+            kinds,
+            np.array([j.pair_id for j in judgments], dtype=np.int64),
+            np.array([j.annotator_id for j in judgments], dtype=np.int64),
+            np.array([j.swapped for j in judgments], dtype=np.bool_),
+            kind,
+            np.array(given, dtype=np.float64),  # None becomes NaN, which counts as little
+            np.array([each is not None for each in given], dtype=np.bool_),
+            np.array([j.truncated for j in judgments], dtype=np.bool_),
+            *_places(judgments),
         ],
     )
     rows = cursor.fetchall()
     ids = {(pair, annotator, swapped): row_id for row_id, pair, annotator, swapped, _ in rows}
     return ids, {row[1]: bool(row[4]) for row in rows}
+
+
+def _places(judgments: Sequence[NewJudgment]) -> list[list[int | None] | None]:
+    """Call, its size and the two places of each answer; None, which stands for NULL in every row, where none is about a set."""
+    if all(j.places is None for j in judgments):
+        return [None] * 4
+    return [[getattr(j.places, name, None) for j in judgments] for name in ("call", "size", "a", "b")]
 
 
 def raise_versions(cursor: Cursor, pair_ids: Sequence[int]) -> list[tuple[int, int]]:

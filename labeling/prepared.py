@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import psycopg
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -33,17 +34,18 @@ Cursor = CursorWrapper | PreparedCursor
 
 @contextlib.contextmanager
 def prepared_cursor() -> Iterator[PreparedCursor]:
-    """A prepared cursor on Django's connection, in its current transaction."""
+    """A prepared cursor on Django's connection, in its current transaction; its values may be numpy arrays."""
     connection.ensure_connection()
     connection.validate_no_broken_transaction()
     if connection.connection.prepare_threshold is None:  # Django switches preparing off; its own cursors never prepare
         connection.connection.prepare_threshold = 5
     with PreparedCursor(connection.connection) as cursor:
+        cursor.adapters.register_dumper(np.ndarray, _ArrayDumper)
         yield cursor
 
 
 class _ArrayDumper(Dumper):
-    """A numpy array of one dimension, int64 or bool, as PostgreSQL's binary array: no Python code runs for each value."""
+    """A numpy array of one dimension, int64, float64 or bool, as PostgreSQL's binary array: no Python code runs for each value."""
 
     format = Format.BINARY
     element_oid, width, kind = 0, 0, ""
@@ -53,7 +55,9 @@ class _ArrayDumper(Dumper):
 
     def upgrade(self, obj: Any, format: PyFormat) -> _ArrayDumper:
         if obj.ndim != 1 or obj.dtype.kind not in _DUMPERS:
-            raise TypeError(f"an array of {obj.dtype} with {obj.ndim} dimensions; expected int64 or bool with one")
+            raise TypeError(
+                f"an array of {obj.dtype} with {obj.ndim} dimensions; expected int64, float64 or bool with one"
+            )
         return _DUMPERS[obj.dtype.kind](self.cls)
 
     def dump(self, obj: Any) -> Buffer:
@@ -70,11 +74,22 @@ class _Int64Dumper(_ArrayDumper):
     oid, element_oid, width, kind = 1016, 20, 8, ">i8"
 
 
+class _Float64Dumper(_ArrayDumper):
+    oid, element_oid, width, kind = 1022, 701, 8, ">f8"
+
+
 class _BoolDumper(_ArrayDumper):
     oid, element_oid, width, kind = 1000, 16, 1, "?"
 
 
-_DUMPERS: dict[str, type[_ArrayDumper]] = {"i": _Int64Dumper, "b": _BoolDumper}
+_DUMPERS: dict[str, type[_ArrayDumper]] = {"i": _Int64Dumper, "f": _Float64Dumper, "b": _BoolDumper}
+
+
+def names_and_places(values: Sequence[str]) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Return the distinct texts, and the place of each value among them from 1: an array of texts is slow to write and to read."""
+    names = sorted(set(values))
+    places = {name: place for place, name in enumerate(names, start=1)}
+    return names, np.array([places[value] for value in values], dtype=np.int64)
 
 
 class ArrayCursor(psycopg.Cursor[Any]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from celery import Task, shared_task
 
 from scoring.rating import rate_stale
@@ -14,7 +16,7 @@ from workers.jobs.recipe import job as recipe_jobs
 from workers.jobs.refinement import job as refinement_jobs
 from workers.jobs.teaching import job as teaching
 from workers.judging import batches
-from workers.monitoring import heartbeats, query_figures
+from workers.monitoring import heartbeats, project_figures, query_figures
 from workers.runs import advancing
 from workers.runs.rounds.resting import resting_query_ids
 from workers.webhooks import delivery
@@ -126,7 +128,8 @@ def load(self: Task, job_id: int) -> None:
 @shared_task(name="workers.tasks.measure")
 def measure(project_id: int) -> None:
     hint_taken("measure", project_id)
-    if query_figures.measure_stale(project_id, slice_s=MEASURING_SLICE_S):
+    is_left = project_figures.measure_wanted(project_id, until=time.monotonic() + MEASURING_SLICE_S)
+    if is_left or query_figures.measure_stale(project_id, slice_s=MEASURING_SLICE_S):
         leave_hint("measure", project_id)
 
 

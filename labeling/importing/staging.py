@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class Staged:
     grades: int
     preferences: int = 0
     ratings: int = 0
+    by_score: bool = False
 
 
 _CREATE_STAGE = """
@@ -75,9 +76,11 @@ def stage(
     counts = dict.fromkeys(("query", "document", "candidate", "grade"), 0)
     batch: list[Record] = []
     characters = position = 0
+    by_score = False
     for record in _records(_good(rows, RowChecks(repeated_answers=repeated_answers), left_out), answers):
         position += 1
         counts[record[2]] += 1
+        by_score = by_score or record[11]
         batch.append((position, *record[1:]))
         characters += len(record[5] or "")
         if len(batch) >= ROWS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
@@ -86,9 +89,6 @@ def stage(
             if progress is not None:
                 progress(record[1])
     _copy(cursor, batch)
-    cursor.execute(
-        "ANALYZE import_row (position, kind, query_id, document_id, by_score)"
-    )  # not the texts, which are long
     answers.finish()
     return Staged(
         rows=position + answers.rows,
@@ -98,6 +98,7 @@ def stage(
         grades=counts["grade"],
         preferences=answers.preferences,
         ratings=answers.ratings,
+        by_score=by_score,
     )
 
 
@@ -165,7 +166,10 @@ def _grade(query_id: str, document_id: str, grade: int, line: int) -> Record:
 
 def _json(metadata: Mapping[str, Any]) -> str:
     """The text of a jsonb column. The database refuses a NaN that an importer has let through."""
-    return json.dumps(metadata, ensure_ascii=False) if metadata else "{}"
+    return _ENCODER.encode(metadata) if metadata else "{}"
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def _copy(cursor: CursorWrapper, batch: list[Record]) -> None:
@@ -189,36 +193,33 @@ INSERT INTO labeling_document (project_id, external_id, text, metadata)
 SELECT %(project)s, document_id, text, metadata FROM import_row WHERE kind = 'document' ORDER BY position
 ON CONFLICT (project_id, external_id) DO NOTHING
 """
-_ADD_CANDIDATES = """
+# Ids are looked up row by row in an index. Joins would need statistics of the rows that this transaction has just added.
+_QUERY = "(SELECT id FROM labeling_query WHERE project_id = %(project)s AND external_id = staged.query_id)"
+_DOCUMENT = "(SELECT id FROM labeling_document WHERE project_id = %(project)s AND external_id = staged.document_id)"
+_ADD_CANDIDATES = f"""
 INSERT INTO labeling_candidate (query_id, document_id, first_stage_rank, first_stage_score)
-SELECT query.id, document.id, staged.rank, staged.score
-FROM import_row staged
-JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
-JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
-WHERE staged.kind = 'candidate' ORDER BY staged.position
+SELECT query_id, document_id, rank, score FROM (
+    SELECT {_QUERY} AS query_id, {_DOCUMENT} AS document_id, rank, score, position
+    FROM import_row staged WHERE kind = 'candidate' OFFSET 0
+) found WHERE query_id IS NOT NULL AND document_id IS NOT NULL ORDER BY position
 ON CONFLICT (query_id, document_id) DO NOTHING
+"""
+_UNKNOWN_CANDIDATES = f"""
+SELECT count(*) FROM import_row staged WHERE kind = 'candidate' AND ({_QUERY} IS NULL OR {_DOCUMENT} IS NULL)
 """
 # The blanks that `str.strip` removes: texts are compared without the blanks around them.
 _BLANKS = "".join(character for character in map(chr, range(1, 0x3001)) if character.isspace())
-_OTHER_QUERY_TEXT = """
-SELECT staged.line, staged.query_id FROM import_row staged
-JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
-WHERE staged.kind = 'query' AND btrim(query.text, %(blanks)s) <> btrim(staged.text, %(blanks)s) ORDER BY staged.position
+# Queries or documents that were there before this import, whose ids are at most `last`, with another text or other metadata.
+_DIFFERENT = """
+SELECT staged.line, staged.{what}_id, known.text <> staged.text
+    AND btrim(known.text, %(blanks)s) <> btrim(staged.text, %(blanks)s), known.metadata <> staged.metadata
+FROM import_row staged CROSS JOIN LATERAL (
+    SELECT text, metadata FROM labeling_{what}
+    WHERE project_id = %(project)s AND external_id = staged.{what}_id AND id <= %(last)s OFFSET 0
+) known
+WHERE staged.kind = '{what}' AND (known.text <> staged.text OR known.metadata <> staged.metadata) ORDER BY staged.position
 """
-_OTHER_DOCUMENT_TEXT = """
-SELECT staged.line, staged.document_id FROM import_row staged
-JOIN labeling_document document ON document.project_id = %(project)s AND document.external_id = staged.document_id
-WHERE staged.kind = 'document' AND btrim(document.text, %(blanks)s) <> btrim(staged.text, %(blanks)s) ORDER BY staged.position
-"""
-_OTHER_METADATA = """
-SELECT (SELECT count(*) FROM import_row staged
-        JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
-        WHERE staged.kind = 'query' AND query.metadata <> staged.metadata)
-     + (SELECT count(*) FROM import_row staged
-        JOIN labeling_document document
-            ON document.project_id = %(project)s AND document.external_id = staged.document_id
-        WHERE staged.kind = 'document' AND document.metadata <> staged.metadata)
-"""
+_LAST_ID = "SELECT COALESCE(max(id), 0) FROM labeling_{what}"
 _OF_CANDIDATE = """
 FROM import_row staged
 JOIN labeling_query query ON query.project_id = %(project)s AND query.external_id = staged.query_id
@@ -230,10 +231,6 @@ UPDATE import_row staged SET rank = ranked.rank FROM (
     SELECT position, row_number() OVER (PARTITION BY query_id ORDER BY score DESC, document_id COLLATE "C" DESC) AS rank
     FROM import_row WHERE by_score
 ) ranked WHERE ranked.position = staged.position
-"""
-_UNKNOWN_CANDIDATES = f"""
-SELECT (SELECT count(*) FROM import_row WHERE kind = 'candidate')
-     - (SELECT count(*) {_OF_CANDIDATE} WHERE staged.kind = 'candidate')
 """
 _FILL_FIRST_STAGE = f"""
 UPDATE labeling_candidate candidate SET first_stage_rank = staged.rank, first_stage_score = staged.score
@@ -300,27 +297,31 @@ def move(
     """
     project: dict[str, int | str] = {"project": project_id, "blanks": _BLANKS}
     cursor.execute(_LOCK, project)
-    queries = _changed(cursor, _ADD_QUERIES, project) if staged.queries else 0
-    documents = _changed(cursor, _ADD_DOCUMENTS, project) if staged.documents else 0
-    _refresh_statistics(
-        cursor,
-        queries + documents,
-        "labeling_query (id, project_id, external_id), labeling_document (id, project_id, external_id)",
-    )
-    replaced = replace_texts(cursor, project) if replaces else 0
+    queries, known_queries = _add(cursor, _ADD_QUERIES, project, staged.queries, what="query")
+    documents, known_documents = _add(cursor, _ADD_DOCUMENTS, project, staged.documents, what="document")
+    replaced = 0
+    if replaces:
+        _refresh_statistics(cursor, staged.rows, _STAGED, *_TEXTS)
+        replaced = replace_texts(cursor, project)
     # Compare after the insert, which then sees the rows that another import has committed.
-    if queries < staged.queries:
-        staged = _refuse_other_text(cursor, project, staged, file, left_out, what="query")
-    if documents < staged.documents:
-        staged = _refuse_other_text(cursor, project, staged, file, left_out, what="document")
-    unknown = _prepare_candidates(cursor, project, staged, file)
-    candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
-    _refresh_statistics(cursor, candidates, "labeling_candidate")
-    replaced += replace_first_stage(cursor, project) if replaces else 0
     kept = 0
-    if queries < staged.queries or documents < staged.documents:
-        kept += _count(cursor, _OTHER_METADATA, project)
+    for what, last in (("query", known_queries), ("document", known_documents)):
+        if last is not None:
+            cursor.execute(_DIFFERENT.format(what=what), project | {"last": last})
+            different = cursor.fetchall()
+            kept += sum(other_metadata and not other_text for _, _, other_text, other_metadata in different)
+            other_texts = [(line, name) for line, name, other_text, _ in different if other_text]
+            staged = _refuse_other_text(cursor, staged, file, left_out, other_texts, what=what)
+    if staged.by_score:
+        cursor.execute(_RANK_BY_SCORE)
+    candidates = _changed(cursor, _ADD_CANDIDATES, project) if staged.candidates else 0
+    _refresh_statistics(cursor, max(queries + documents, candidates), *_TEXTS, "labeling_candidate")
+    if staged.grades or staged.preferences or candidates < staged.candidates:
+        _refresh_statistics(cursor, staged.rows, _STAGED)
+    unknown = 0
     if candidates < staged.candidates:
+        unknown = _unknown_candidates(cursor, project, staged, file)
+        replaced += replace_first_stage(cursor, project) if replaces else 0
         cursor.execute(_FILL_FIRST_STAGE, project)
         kept += _count(cursor, _OTHER_FIRST_STAGE, project)
     attach_grades(project_id)
@@ -343,11 +344,19 @@ def move(
     )
 
 
-def _prepare_candidates(cursor: CursorWrapper, project: Mapping[str, Any], staged: Staged, file: str) -> int:
-    """Rank what has scores alone; returns how many candidates have an unknown query or document."""
-    if not staged.candidates:
-        return 0
-    cursor.execute(_RANK_BY_SCORE)
+def _add(
+    cursor: CursorWrapper, sql: str, project: Mapping[str, Any], staged: int, *, what: str
+) -> tuple[int, int | None]:
+    """Add new queries or documents; returns how many, and the last id before them if some were there already."""
+    if not staged:
+        return 0, None
+    last = _count(cursor, _LAST_ID.format(what=what), project)
+    added = _changed(cursor, sql, project)
+    return added, last if added < staged else None
+
+
+def _unknown_candidates(cursor: CursorWrapper, project: Mapping[str, Any], staged: Staged, file: str) -> int:
+    """Return how many candidates have an unknown query or document. Raises ImportFailed if all have."""
     unknown = _count(cursor, _UNKNOWN_CANDIDATES, project)
     if unknown == staged.candidates:
         raise ImportFailed(
@@ -358,14 +367,23 @@ def _prepare_candidates(cursor: CursorWrapper, project: Mapping[str, Any], stage
     return unknown
 
 
-def _refresh_statistics(cursor: CursorWrapper, created: int, tables: str) -> None:
+_STAGED = "import_row (position, kind, query_id, document_id, by_score)"  # not the texts, which are long
+_TEXTS = ("labeling_query (id, project_id, external_id)", "labeling_document (id, project_id, external_id)")
+# A tenth of the usual sample: enough to tell many rows from one. Autovacuum takes the usual one after the commit.
+_SAMPLE = 10
+
+
+def _refresh_statistics(cursor: CursorWrapper, rows: int, *tables: str) -> None:
     """Update the planner's statistics after many inserts.
 
     Autovacuum does this only after the commit. Until then the planner expects one row of this
     transaction in a join: 32 s instead of 0.3.
     """
-    if created >= MANY_ROWS:
-        cursor.execute(f"ANALYZE {tables}")
+    if rows >= MANY_ROWS:
+        cursor.execute(
+            f"SET LOCAL default_statistics_target = {_SAMPLE}; ANALYZE {', '.join(tables)}; "
+            "SET LOCAL default_statistics_target = DEFAULT"
+        )
 
 
 def _changed(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> int:
@@ -378,24 +396,22 @@ def _count(cursor: CursorWrapper, sql: str, parameters: Mapping[str, Any]) -> in
     return int(cursor.fetchone()[0])
 
 
-_OTHER_TEXT = {"query": (_OTHER_QUERY_TEXT, "query.query"), "document": (_OTHER_DOCUMENT_TEXT, "content")}
+_TEXT_FIELDS = {"query": "query.query", "document": "content"}
 
 
 def _refuse_other_text(
     cursor: CursorWrapper,
-    project: Mapping[str, Any],
     staged: Staged,
     file: str,
     left_out: LeftOutRows | None,
+    found: Sequence[tuple[int, str]],
     *,
     what: str,
 ) -> Staged:
-    """Raise ImportFailed for a known id with another text, or leave out its candidates; returns the new counts."""
-    sql, field = _OTHER_TEXT[what]
-    cursor.execute(sql if left_out is not None else f"{sql} LIMIT 1", project)
-    found = cursor.fetchall()
+    """Raise ImportFailed for the first (line, id) of known ids with another text, or leave out their candidates; returns the new counts."""
     if not found:
         return staged
+    field = _TEXT_FIELDS[what]
     for line, external_id in found:
         problem = f"the {what} {quoted(external_id)} has a different text in the project"
         remedy = "give the changed text a new id, or import into a new project"

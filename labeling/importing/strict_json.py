@@ -41,26 +41,47 @@ def parse(text: bytes, *, max_depth: int = MAX_DEPTH, check: bool = True) -> Any
 
     With `check` false the caller calls `check_part` for each part of the value that it keeps.
     """
-    _check_depth(text, max_depth)
     try:
-        value = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant
-        )
+        value = _DECODER.decode(text.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise NotJson(
             f"byte {error.start + 1} of the line (0x{text[error.start]:02x}) is not UTF-8",
             expectation="UTF-8 text",
             remedy="save or convert the file as UTF-8",
         ) from None
+    except RecursionError:
+        _check_depth(text, max_depth)
+        raise
+    except BadJson:
+        _check_depth(text, max_depth)
+        raise
     except json.JSONDecodeError as error:
+        _check_depth(text, max_depth)
         raise NotJson(
             f"not JSON: {error.msg} at character {error.pos + 1}",
             expectation="one JSON object on one line",
             remedy="write the line with a JSON library, not by hand",
         ) from None
+    if _is_deeper(value, max_depth):
+        _check_depth(text, max_depth)  # which names the place
     if check:
         _check_value(value)
     return value
+
+
+def _is_deeper(value: Any, max_depth: int) -> bool:
+    """Whether a value is nested more than `max_depth` levels deep."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(max_depth):
+        if not level:
+            return False
+        level = [
+            item
+            for each in level
+            for item in (each.values() if type(each) is dict else each)
+            if type(item) is dict or type(item) is list
+        ]
+    return bool(level)
 
 
 def parse_repaired(text: bytes, *, max_depth: int = MAX_DEPTH) -> tuple[Any, int]:
@@ -152,6 +173,9 @@ def _constant(name: str) -> float:
     return float(name)
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+
+
 def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
     """Apply the rules of `parse` to a value. Raises BadJson."""
     level, depth = [value], 0
@@ -164,6 +188,28 @@ def check_value(value: Any, *, max_depth: int = MAX_DEPTH) -> None:
                 remedy="flatten the value",
             )
     _check_value(value)
+
+
+def has_odd_texts(text: bytes) -> bool:
+    """Whether texts in this JSON may hold a NUL or a lone surrogate, which only these escapes give: for `is_plain`."""
+    return b"\\u0000" in text or b"\\ud" in text or b"\\uD" in text
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `check_value` finds nothing in a value whose texts are not odd: a look at its numbers, much faster than that."""
+    for item in value.values() if type(value) is dict else value if type(value) is list else (value,):
+        kind = type(item)
+        if kind is str:
+            continue
+        if kind is int:
+            if not -(2**63) <= item < 2**63:
+                return False
+        elif kind is float:
+            if not math.isfinite(item):
+                return False
+        elif (kind is dict or kind is list) and not is_plain(item):
+            return False
+    return True
 
 
 def check_part(value: Any, path: str) -> None:

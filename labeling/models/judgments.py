@@ -62,7 +62,7 @@ class Annotator(models.Model):
             models.UniqueConstraint(
                 fields=["project", "user"], condition=Q(user__isnull=False), name="annotator_person_once"
             ),
-            # Target of the composite foreign key that keeps Judgment.by_person consistent.
+            # Makes `is_person` a part of the row's key, which the check of judgments locks.
             models.UniqueConstraint(fields=["id", "is_person"], name="annotator_is_person"),
             models.CheckConstraint(
                 condition=Q(is_person=True, plugin="") | (Q(is_person=False, user__isnull=True) & ~Q(plugin="")),
@@ -117,7 +117,7 @@ class Judgment(models.Model):
     """
 
     pair = models.ForeignKey(Pair, on_delete=models.CASCADE, related_name="judgments")
-    # The composite key `judgment_by_person_of_annotator` refers to the annotator, and `judgment_by_annotator` begins with it.
+    # Triggers compare annotator and `by_person` once a statement (`0022_keys_checked_at_once`); `judgment_by_annotator` is its index.
     annotator = models.ForeignKey(
         Annotator, on_delete=models.PROTECT, related_name="judgments", db_constraint=False, db_index=False
     )

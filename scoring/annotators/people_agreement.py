@@ -118,7 +118,7 @@ WITH asked AS (
     SELECT DISTINCT latest.pair_id FROM (
         SELECT answer.pair_id FROM labeling_live_judgment answer
         JOIN labeling_annotator person ON person.id = answer.annotator_id
-        WHERE person.project_id = %s AND person.is_person
+        WHERE person.project_id = %s AND answer.by_person
           AND answer.kind <> 'cannot_judge' AND (%s::bigint IS NULL OR person.id = %s) AND {INDEPENDENT}
         ORDER BY answer.id DESC LIMIT %s
     ) latest

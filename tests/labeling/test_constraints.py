@@ -51,7 +51,15 @@ def refused(constraint: str, write: Callable[[], Any]) -> None:
 
 
 def updated(model: Any, **fields: Any) -> Callable[[], Any]:
-    return lambda: model.objects.update(**fields)
+    rows = getattr(model, "objects", model)
+    return lambda: rows.update(**fields)
+
+
+def deleted(table: str, pk: int) -> None:
+    """Delete a row alone, as a forgetful deletion would."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"DELETE FROM {table} WHERE id = %s", [pk])
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 def deleted_without_tasks(table: str, pk: int) -> None:
@@ -102,6 +110,39 @@ class TestJudgments:
 
     def test_by_person_that_its_annotator_is_not(self, judgment: Judgment) -> None:
         refused("judgment_by_person_of_annotator", updated(Judgment, by_person=True))
+        twin = {"pair_id": judgment.pair_id, "annotator_id": judgment.annotator_id, "preference": 0.1}
+        refused("judgment_by_person_of_annotator", lambda: Judgment.objects.create(**twin, by_person=True))
+
+    def test_annotator_that_is_not_there(self, judgment: Judgment) -> None:
+        stranger = {"pair_id": judgment.pair_id, "annotator_id": 10**9, "preference": 0.1}
+        refused("judgment_by_person_of_annotator", lambda: Judgment.objects.create(**stranger))
+
+    def test_annotator_with_judgments_stays_and_stays_what_it_is(self, judgment: Judgment) -> None:
+        judge = judgment.annotator_id
+        refused("judgment_by_person_of_annotator", lambda: deleted_without_tasks("annotator", judge))
+        Annotator.objects.filter(pk=judge).update(name="other")
+        other = updated(Annotator.objects.filter(pk=judge), is_person=True, plugin="")
+        refused("judgment_by_person_of_annotator", other)
+
+
+class TestCandidates:
+    def test_query_and_document_that_are_not_there(self) -> None:
+        query = make_query_with_documents(make_project())
+        document = Candidate.objects.filter(query=query)[0].document_id
+        refused("candidate_of_query", lambda: Candidate.objects.create(query_id=10**9, document_id=document))
+        refused("candidate_of_document", lambda: Candidate.objects.create(query=query, document_id=10**9))
+
+    def test_query_and_document_with_candidates_stay(self) -> None:
+        candidate = Candidate.objects.filter(query=make_query_with_documents(make_project()))[0]
+        refused("candidate_of_query", lambda: deleted("labeling_query", candidate.query_id))
+        refused("candidate_of_document", lambda: deleted("labeling_document", candidate.document_id))
+
+    def test_candidate_keeps_its_document(self) -> None:
+        query = make_query_with_documents(make_project())
+        first, second = candidate_ids(query)[:2]
+        other = Candidate.objects.get(pk=second).document_id
+        Candidate.objects.filter(pk=second).delete()
+        refused("candidate_keeps_document", updated(Candidate.objects.filter(pk=first), document_id=other))
 
 
 class TestPairs:
@@ -247,6 +288,26 @@ class TestWork:
     def test_dead_task_has_a_reason(self) -> None:
         make_tasks()
         refused("judging_task_dead_has_reason", updated(JudgingTask, state="dead"))
+
+    def test_a_call_has_a_run_and_a_judge(self) -> None:
+        (task,) = make_tasks()
+        call = {"task_id": task.pk, "fence": 1, "run_id": task.run_id, "annotator_id": task.annotator_id}
+        # The running totals of the run come first.
+        refused("workers_spend_run", lambda: Attempt.objects.create(**{**call, "run_id": 10**9}))
+        refused("attempt_of_annotator", lambda: Attempt.objects.create(**{**call, "annotator_id": 10**9}))
+        Attempt.objects.create(**call)
+        other = make_run(task.run.project, judges=[task.annotator])
+        refused("attempt_keeps_keys", updated(Attempt, run=other))
+
+    def test_run_and_judge_with_calls_stay(self) -> None:
+        (task,) = make_tasks()
+        Attempt.objects.create(task_id=task.pk, fence=1, run=task.run, annotator=task.annotator)
+        JudgingTask.objects.all().delete()
+        with connection.cursor() as cursor:
+            for table in ("workers_run_judges", "workers_job", "workers_spend"):
+                cursor.execute(f"DELETE FROM {table}")
+        refused("attempt_of_annotator", lambda: deleted("labeling_annotator", task.annotator_id))
+        refused("attempt_of_run", lambda: deleted("workers_run", task.run_id))
 
     def test_a_question_is_one_task(self) -> None:
         (task,) = make_tasks()

@@ -19,7 +19,7 @@ from tests.factories.working import judge_all
 from workers.budgets.spend import spend_of_project, totals_of_project
 from workers.jobs.calibration import whats_due
 from workers.judging import queue
-from workers.models import Run
+from workers.models import ProjectFigure, Run
 from workers.runs import advancing
 from workers.runs.progress import run_progress
 from zelo_site.api.root import api
@@ -87,6 +87,7 @@ def statements(run: Run, client: Client) -> dict[str, int]:
     found = {}
     for name, read in places(run, client):
         cache.clear()
+        ProjectFigure.objects.all().delete()
         with CaptureQueriesContext(connection) as captured:
             answer = read()
             good = ANSWERED + (NOTHING_TO_TELL if name.startswith("/api/") else ())

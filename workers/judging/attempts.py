@@ -6,7 +6,10 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from labeling.prepared import Cursor
+import numpy as np
+import numpy.typing as npt
+
+from labeling.prepared import Cursor, names_and_places
 from labeling.records import Failure, Verdict
 from workers.endpoints.failures import Excused
 
@@ -38,11 +41,14 @@ def storable(text: str) -> str:
 
 
 _CALLS = """
-unnest(%(tasks)s::bigint[], %(fences)s::int[], %(calls)s::int[], %(outcomes)s::text[], %(inputs)s::int[],
-       %(outputs)s::int[], %(costs)s::bigint[], %(latencies)s::int[], %(messages)s::text[], %(retryable)s::bool[],
-       %(outages)s::bool[])
-AS reported (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms, message, is_retryable,
-             is_outage)
+(
+    SELECT task_id, fence, call, (%(names)s::text[])[outcome] AS outcome, input_tokens, output_tokens, cost_micros,
+           NULLIF(latency_ms, -1) AS latency_ms, COALESCE(message, '') AS message, is_retryable, is_outage
+    FROM unnest(%(tasks)s::bigint[], %(fences)s::bigint[], %(calls)s::bigint[], %(outcomes)s::bigint[], %(inputs)s::bigint[],
+                %(outputs)s::bigint[], %(costs)s::bigint[], %(latencies)s::bigint[], %(messages)s::text[], %(retryable)s::bool[],
+                %(outages)s::bool[])
+    AS told (task_id, fence, call, outcome, input_tokens, output_tokens, cost_micros, latency_ms, message, is_retryable, is_outage)
+) AS reported
 """
 
 _CLOSE = f"""
@@ -77,22 +83,31 @@ def close_attempts(cursor: Cursor, outcomes: Sequence[tuple[Asked, Verdict | Fai
         for number, call in enumerate(answer.usage.calls or (answer.usage,), start=1)
     ]
     failures = [answer if isinstance(answer, Failure) else None for _, answer, _, _ in rows]
+    names, outcomes_at = names_and_places([answer.kind.value for _, answer, _, _ in rows])
     reported: dict[str, Any] = {
-        "tasks": [task.id for task, _, _, _ in rows],
-        "fences": [task.fence for task, _, _, _ in rows],
-        "calls": [number for _, _, number, _ in rows],
-        "outcomes": [answer.kind.value for _, answer, _, _ in rows],
-        "inputs": [call.input_tokens for _, _, _, call in rows],
-        "outputs": [call.output_tokens for _, _, _, call in rows],
-        "costs": [call.cost_micros for _, _, _, call in rows],
-        "latencies": [round(call.latency_s * 1000) if call.latency_s else None for _, _, _, call in rows],
-        "messages": [storable(each.message[:LONGEST_MESSAGE]) if each else "" for each in failures],
-        "retryable": [bool(each and each.retryable) for each in failures],
-        "outages": [isinstance(each, Excused) and each.retryable for each in failures],
+        "names": names,
+        "outcomes": outcomes_at,
+        "tasks": _integers([task.id for task, _, _, _ in rows]),
+        "fences": _integers([task.fence for task, _, _, _ in rows]),
+        "calls": _integers([number for _, _, number, _ in rows]),
+        "inputs": _integers([call.input_tokens for _, _, _, call in rows]),
+        "outputs": _integers([call.output_tokens for _, _, _, call in rows]),
+        "costs": _integers([call.cost_micros for _, _, _, call in rows]),
+        "latencies": _integers([round(call.latency_s * 1000) if call.latency_s else -1 for _, _, _, call in rows]),
+        # None stands for no message in every row.
+        "messages": [storable(each.message[:LONGEST_MESSAGE]) if each else "" for each in failures]
+        if any(failures)
+        else None,
+        "retryable": np.array([bool(each and each.retryable) for each in failures], dtype=np.bool_),
+        "outages": np.array([isinstance(each, Excused) and each.retryable for each in failures], dtype=np.bool_),
     }
     cursor.execute(_CLOSE, reported)
     if len(rows) > len(outcomes):
         cursor.execute(_BOOK_FURTHER, reported)
+
+
+def _integers(values: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.array(values, dtype=np.int64)
 
 
 def log_failures(failures: Sequence[tuple[Asked, Failure]]) -> None:

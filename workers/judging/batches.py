@@ -140,9 +140,11 @@ def _is_spooled(plugin: str) -> bool:
 def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -> recorder.Answered:
     """One answer for each task. An exception of the plugin, or a wrong number of answers, fails the unanswered tasks.
 
+    Answers of a judge that reports each one are written to disk as they arrive; those of a whole batch, when `recorder.store` gets them.
     Where the database is unreachable before the first call, the tasks are released.
     """
     found: dict[int, Verdict | Failure] = {}
+    arrives_alone = False
 
     def on_answer(place: int, answer: Verdict | Failure) -> None:
         if not isinstance(answer, Verdict | Failure):
@@ -150,13 +152,14 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
         if place in found or not 0 <= place < len(tasks):
             raise BadAnswers(f"judge {annotator.name!r} answered question {place} of {len(tasks)} twice, or unasked")
         failpoints.reach("call.answered")
-        if spooled:
+        if spooled and arrives_alone:
             recorder.keep(tasks[place], answer)
         found[place] = answer
 
     try:
         try:
             judge = prepared_judge(annotator.pk)
+            arrives_alone = type(judge).judge_each is not Judge.judge_each
             comparisons = questions.comparisons_of(annotator.project_id, tasks)
         except (OperationalError, InterfaceError) as error:
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from labeling.models import Candidate, Pair, Project
+import numpy as np
+import numpy.typing as npt
+from django.db import transaction
+
+from labeling.models import Candidate
+from labeling.prepared import prepared_cursor
 from labeling.records import Comparison, TextRecord
 from labeling.retrieval.query_instruction import instruction_of
 from workers.judging.queue import ClaimedTask
@@ -16,19 +20,55 @@ class DocumentsDeleted(LookupError):
     """Documents of a question about a set have been deleted since it was planned."""
 
 
+_PAIRS = """
+SELECT pair.id, a.query_id, a.document_id, b.query_id, b.document_id
+FROM labeling_pair pair JOIN labeling_candidate a ON a.id = pair.a_id JOIN labeling_candidate b ON b.id = pair.b_id
+WHERE pair.id = ANY(%s)
+"""
+_DOCUMENTS = "SELECT id, text FROM labeling_document WHERE id = ANY(%s)"
+_QUERIES = """
+SELECT query.id, query.text,
+       CASE WHEN jsonb_typeof(query.metadata -> 'instruction') = 'string' THEN query.metadata ->> 'instruction' END,
+       project.instruction
+FROM labeling_query query JOIN labeling_project project ON project.id = %s WHERE query.id = ANY(%s)
+"""
+
+
 def comparisons_of(project_id: int, tasks: Sequence[ClaimedTask]) -> list[Comparison]:
     """The questions behind these tasks, in their order, with texts."""
-    project = Project.with_archived.values_list("instruction", flat=True).get(pk=project_id)
-    # Plain values: a model instance for each query, document and candidate costs more than the call's own bookkeeping.
-    rows = Pair.objects.filter(pk__in={task.pair_id for task in tasks}).values_list(
-        "pk", "a__query_id", "a__query__text", "a__document_id", "a__document__text",
-        "b__query_id", "b__query__text", "b__document_id", "b__document__text", "a__query__metadata__instruction",
-    )  # fmt: skip
-    pairs = {row[0]: _texts(row[1:9]) for row in rows}
-    # A question about two queries has the instruction that both share.
-    told = {row[0]: instruction_of(row[9] if row[1] == row[5] else None, project) for row in rows}
+    # Prepared, and each text is read once: a batch asks about a document several times, and about few queries.
+    with transaction.atomic(), prepared_cursor() as cursor:
+        cursor.execute(_PAIRS, [_ids(task.pair_id for task in tasks)])
+        pairs: dict[int, tuple[int, int, int, int]] = {row[0]: row[1:] for row in cursor.fetchall()}
+        cursor.execute(_DOCUMENTS, [_ids(each for _, a, _, b in pairs.values() for each in (a, b))])
+        documents = {pk: TextRecord(pk, text) for pk, text in cursor.fetchall()}
+        cursor.execute(_QUERIES, [project_id, _ids(each for a, _, b, _ in pairs.values() for each in (a, b))])
+        rows = cursor.fetchall()
+    queries = {pk: TextRecord(pk, text) for pk, text, *_ in rows}
+    own = {pk: instruction_of(instruction, of_project) for pk, _, instruction, of_project in rows}
+    of_project = rows[0][3] if rows else ""
     sets = _texts_of_sets(tasks)
-    return [_comparison(task, pairs[task.pair_id], sets.get(task.id, ()), told[task.pair_id]) for task in tasks]
+    comparisons = []
+    for task in tasks:
+        query_a, a, query_b, b = pairs[task.pair_id]
+        comparisons.append(
+            Comparison(
+                key=task.id,
+                query_a=queries[query_a],
+                query_b=queries[query_b],
+                a=documents[a],
+                b=documents[b],
+                swapped=task.swapped,
+                # A question about two queries has the instruction that both share.
+                instruction=own[query_a] if query_a == query_b else instruction_of(None, of_project),
+                documents=sets.get(task.id, ()),
+            )
+        )
+    return comparisons
+
+
+def _ids(values: Iterable[int]) -> npt.NDArray[np.int64]:
+    return np.unique(np.fromiter(values, dtype=np.int64))
 
 
 def _texts_of_sets(tasks: Sequence[ClaimedTask]) -> dict[int, tuple[TextRecord, ...]]:
@@ -43,24 +83,3 @@ def _texts_of_sets(tasks: Sequence[ClaimedTask]) -> dict[int, tuple[TextRecord, 
             f"candidates {sorted(wanted - texts.keys())} have been deleted; cancel or replan the run"
         )
     return {task.id: tuple(texts[each] for each in shown_order(task)) for task in tasks if task.documents}
-
-
-def _texts(values: Sequence[Any]) -> list[TextRecord]:
-    """Keys and texts in turn: query and document of either side."""
-    return [TextRecord(pk, text) for pk, text in zip(values[::2], values[1::2], strict=True)]
-
-
-def _comparison(
-    task: ClaimedTask, texts: Sequence[TextRecord], documents: tuple[TextRecord, ...], instruction: str
-) -> Comparison:
-    query_a, a, query_b, b = texts
-    return Comparison(
-        key=task.id,
-        query_a=query_a,
-        query_b=query_b,
-        a=a,
-        b=b,
-        swapped=task.swapped,
-        instruction=instruction,
-        documents=documents,
-    )

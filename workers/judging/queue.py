@@ -487,12 +487,13 @@ def open_tasks_by_annotator() -> list[tuple[int, int]]:
     """(annotator, project) of everything that could be claimed now."""
     with connection.cursor() as cursor:
         cursor.execute(
-            # The limit makes it one look at the index of open tasks for each run of a judge, however many tasks there are.
+            # Order and limit make it one look at the index of open tasks for each run of a judge, however many tasks there are.
             "SELECT annotator.id, annotator.project_id FROM labeling_annotator annotator "
             "WHERE annotator.paused_at IS NULL AND EXISTS ("
             "SELECT 1 FROM workers_run_judges judge JOIN workers_run run ON run.id = judge.run_id "
             "WHERE judge.annotator_id = annotator.id AND run.state = 'judging' AND ("
             "SELECT task.id FROM workers_judgingtask task WHERE task.annotator_id = annotator.id AND task.run_id = run.id "
-            "AND task.state = 'open' AND task.next_at <= clock_timestamp() LIMIT 1) IS NOT NULL) ORDER BY annotator.id"
+            "AND task.state = 'open' AND task.next_at <= clock_timestamp() ORDER BY task.next_at, task.id LIMIT 1) "
+            "IS NOT NULL) ORDER BY annotator.id"
         )
         return cursor.fetchall()

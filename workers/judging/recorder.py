@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connection
@@ -54,6 +55,17 @@ def keep(task: ClaimedTask, answer: Answer) -> None:
         failpoints.reach("spool.written")
 
 
+def keep_all(answered: Answered) -> None:
+    """Write those of these answers to disk that are not there yet, in one go."""
+    made = {
+        _key(task): functools.partial(_encode, task, answer)
+        for task, answer in answered
+        if not isinstance(answer, NotAsked)
+    }
+    if own_spool().write_all(made):
+        failpoints.reach("spool.written")
+
+
 def store(answered: Answered, *, spooled: bool) -> int:
     """Store answers and failures, release tasks that were not asked; returns the number of answers.
 
@@ -62,8 +74,7 @@ def store(answered: Answered, *, spooled: bool) -> int:
     """
     spool = own_spool() if spooled else None
     if spool is not None:
-        for task, answer in answered:
-            keep(task, answer)
+        keep_all(answered)
         spool.sync()
         failpoints.reach("spool.synced")
     try:
@@ -202,24 +213,25 @@ def _key(task: ClaimedTask) -> Hashable:
 
 
 def _encode(task: ClaimedTask, answer: Answer) -> dict[str, Any]:
-    fields = {name: getattr(answer, name) for name in _FIELDS[isinstance(answer, Verdict)]}
-    if isinstance(answer, Verdict) and answer.placed:
-        fields["placed"] = [[each.one, each.other, each.preference] for each in answer.placed]
-    if isinstance(answer, Verdict) and answer.grades:
-        fields["grades"] = [[each.query_id, each.document_id, each.value] for each in answer.grades]
-    kind = "verdict" if isinstance(answer, Verdict) else "excused" if isinstance(answer, Excused) else "failure"
-    return {
-        "database": database_mark(),
-        "task": [getattr(task, name) for name in _TASK],
-        kind: {**fields, "usage": _encode_usage(answer.usage)},
-    }
+    if isinstance(answer, Verdict):
+        kind, fields = "verdict", dict(zip(_VERDICT_FIELDS, _verdict_values(answer), strict=True))
+        if answer.placed:
+            fields["placed"] = [[each.one, each.other, each.preference] for each in answer.placed]
+        if answer.grades:
+            fields["grades"] = [[each.query_id, each.document_id, each.value] for each in answer.grades]
+    else:
+        kind = "excused" if isinstance(answer, Excused) else "failure"
+        fields = dict(zip(_FAILURE_FIELDS, _failure_values(answer), strict=True))
+    fields["usage"] = _encode_usage(answer.usage)
+    return {"database": database_mark(), "task": _task_values(task), kind: fields}
 
 
 _TASK = [field.name for field in dataclasses.fields(ClaimedTask)]
-_FIELDS = {
-    True: ("preference", "kind", "rationale", "truncated"),
-    False: ("kind", "message", "retryable", "retry_after_s"),
-}
+_task_values = attrgetter(*_TASK)
+_VERDICT_FIELDS = ("preference", "kind", "rationale", "truncated")
+_verdict_values = attrgetter(*_VERDICT_FIELDS)
+_FAILURE_FIELDS = ("kind", "message", "retryable", "retry_after_s")
+_failure_values = attrgetter(*_FAILURE_FIELDS)
 
 
 def _encode_usage(usage: Usage) -> list[Any]:

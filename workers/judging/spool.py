@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 import zlib
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,11 @@ def spool_folder() -> Path:
 
 def encode(value: Any) -> bytes:
     """One line: eight digits of CRC-32, a space, JSON without line breaks."""
-    text = json.dumps(value, separators=(",", ":")).encode()
+    text = _ENCODER.encode(value).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def decode(line: bytes) -> Any:
@@ -88,6 +91,22 @@ class Spool:
                 self._warn(error)
                 return False
             self._kept[key] = line
+            return True
+
+    def write_all(self, values: Mapping[Hashable, Callable[[], Any]]) -> bool:
+        """As `write` for many values, in one go; each is made only if its key is not kept yet. Whether any was written."""
+        with self._lock:
+            if not self._open():
+                return False
+            lines = {key: encode(make()) for key, make in values.items() if key not in self._kept}
+            if not lines:
+                return False
+            try:
+                self._append(b"".join(lines.values()))
+            except OSError as error:
+                self._warn(error)
+                return False
+            self._kept |= lines
             return True
 
     def sync(self) -> None:

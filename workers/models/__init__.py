@@ -8,7 +8,7 @@ from workers.models.endpoints import EndpointDefinition, EndpointShare, Endpoint
 from workers.models.jobs import Job
 from workers.models.probes import InjectionProbe
 from workers.models.provider_batches import ProviderBatch
-from workers.models.query_figures import CertaintyPoint, QueryFigures
+from workers.models.query_figures import CertaintyPoint, ProjectFigure, QueryFigures
 from workers.models.recipes import Recipe, RecipeStage
 from workers.models.runs import Run
 from workers.models.tasks import FAILURE_KINDS, Attempt, JudgingTask, TaskCount
@@ -35,6 +35,7 @@ __all__ = [
     "JudgeTrouble",
     "JudgingTask",
     "OperatorLimit",
+    "ProjectFigure",
     "ProviderBatch",
     "QueryFigures",
     "Recipe",

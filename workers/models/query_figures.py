@@ -1,4 +1,7 @@
-"""The figures that the list of queries sorts and filters by. `workers.monitoring.query_figures` measures it."""
+"""Stored figures: of queries, by which their list sorts and filters, and of whole projects, for their pages.
+
+`workers.monitoring.query_figures` and `workers.monitoring.project_figures` measure them.
+"""
 
 from __future__ import annotations
 
@@ -41,3 +44,23 @@ class CertaintyPoint(models.Model):
 
     class Meta:
         ordering = ["id"]
+
+
+class ProjectFigure(models.Model):
+    """A figure that takes long to compute for a large project, as it was at `measured_at`; `value` is None until then.
+
+    `took_ms`: how long it took. `wanted_at`: when a page last asked for a newer one, which the task `measure` computes.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="+", db_index=False)
+    name = models.CharField(max_length=40)
+    value = models.JSONField(null=True, blank=True)
+    measured_at = models.DateTimeField(null=True, blank=True)
+    took_ms = models.PositiveIntegerField(default=0)
+    wanted_at = models.DateTimeField(null=True, blank=True)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["project", "name"], name="project_figure_once")]

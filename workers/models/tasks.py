@@ -67,6 +67,8 @@ class JudgingTask(models.Model):
             ),
             models.Index(fields=["lease_until"], condition=Q(state="leased"), name="judging_task_leased"),
             models.Index(fields=["run", "reason"], condition=Q(state="dead"), name="judging_task_dead"),
+            # Those that failed and wait for a retry too; all others are in none of its entries.
+            models.Index(fields=["run"], condition=~Q(reason=""), name="judging_task_failed"),
         ]
 
 
@@ -105,12 +107,12 @@ class Attempt(models.Model):
     task_id = models.BigIntegerField()
     fence = models.PositiveIntegerField()
     call = models.PositiveSmallIntegerField(default=1)
-    run = models.ForeignKey(
-        Run, on_delete=models.CASCADE, related_name="attempts", db_index=False
-    )  # attempt_by_run_and_end
+    # Run and judge are checked once a statement (`0038_attempts_checked_at_once`). Their indexes are attempt_by_run_and_end and
+    # attempt_by_judge_and_end.
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="attempts", db_index=False, db_constraint=False)
     annotator = models.ForeignKey(
-        Annotator, on_delete=models.PROTECT, related_name="attempts", db_index=False
-    )  # attempt_by_judge_and_end
+        Annotator, on_delete=models.PROTECT, related_name="attempts", db_index=False, db_constraint=False
+    )
     outcome = models.CharField(max_length=30, blank=True)
     message = models.TextField(blank=True, db_default="")
     is_retryable = models.BooleanField(default=False, db_default=False)
@@ -130,4 +132,10 @@ class Attempt(models.Model):
         indexes = [
             models.Index(fields=["run", "finished_at"], name="attempt_by_run_and_end"),
             models.Index(fields=["annotator", "finished_at"], name="attempt_by_judge_and_end"),
+            # Few calls fail, and the page of failures lists the latest of them.
+            models.Index(
+                fields=["run", "id"],
+                condition=Q(outcome__in=[kind.value for kind in FailureKind]),
+                name="attempt_failed",
+            ),
         ]

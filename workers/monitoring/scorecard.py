@@ -6,7 +6,7 @@ and the REST interface.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -83,6 +83,10 @@ class Scorecard:
     def cost_each_micros(self) -> int | None:
         """Cost of an answer, in millionths of a dollar."""
         return round(self.calls.cost_micros / self.answers) if self.answers and self.calls.cost_micros else None
+
+    def with_state(self, judge: Annotator) -> Scorecard:
+        """The card with the state that its judge has now."""
+        return replace(self, paused_at=judge.paused_at, retired_at=judge.retired_at, pause_reason=judge.pause_reason)
 
 
 def scorecards(project: Project) -> list[Scorecard]:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connection
-from django.db.models import Exists, OuterRef
 
 from workers.budgets.limits import standing
 from workers.budgets.operator_limits import has_operator_limits
 from workers.budgets.spend import totals_of_run
-from workers.models import Attempt, JudgingTask, Run
+from workers.models import Attempt, Run
 
 # A rate is that of the last half minute, and a run is silent after six seconds without an answer, as while a judge loads
 # a model. A slow judge with few calls in flight pauses for as long as its calls take: both spans are then as long as
@@ -183,7 +182,19 @@ def read_paces(runs: Sequence[Run], counts: Mapping[int, TaskCounts]) -> dict[in
     return found
 
 
+# By the counts that triggers keep: one task of many that is not dead is found only by reading all of them.
+_WITH_TASKS = """
+SELECT annotator.name FROM workers_run_judges judge JOIN labeling_annotator annotator ON annotator.id = judge.annotator_id
+WHERE judge.run_id = %(run)s AND annotator.paused_at IS NULL
+  AND (SELECT sum(tasks) FROM workers_taskcount WHERE run_id = %(run)s AND annotator_id = annotator.id)
+      > (SELECT count(*) FROM workers_judgingtask task
+         WHERE task.state = 'dead' AND task.run_id = %(run)s AND task.annotator_id = annotator.id)
+ORDER BY annotator.id
+"""
+
+
 def _judges_with_tasks(run: Run) -> tuple[str, ...]:
     """The names of the run's judges with tasks left."""
-    left = JudgingTask.objects.filter(run=run, annotator=OuterRef("pk")).exclude(state=JudgingTask.State.DEAD)
-    return tuple(run.judges.filter(Exists(left), paused_at=None).order_by("id").values_list("name", flat=True))
+    with connection.cursor() as cursor:
+        cursor.execute(_WITH_TASKS, {"run": run.pk})
+        return tuple(row[0] for row in cursor.fetchall())

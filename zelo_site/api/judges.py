@@ -14,7 +14,6 @@ from pydantic import Field
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from scoring.annotators.cycles import panel_cycles
 from scoring.annotators.replacing_people import replacing_people
 from scoring.numerics.judges.replacement import EPSILON
 from scoring.storage.files import StorageFull
@@ -30,7 +29,7 @@ from workers.judging.failures import (
 )
 from workers.judging.pausing import pause_judge, resume_judge
 from workers.models import InjectionProbe
-from workers.monitoring.scorecard import scorecards
+from workers.monitoring.project_figures import CYCLES, current_cards, read_figure
 from zelo_site.api.conventions.paging import Cursor, Limit, Number, paged
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text
@@ -149,7 +148,7 @@ def get_cycles(request: HttpRequest, slug: str) -> Any:
     """Triples in which the panel contradicts itself, the clearest first, and their share. A run with the sampler `conflicts`
     and orders `both` asks about them in the other order.
     """
-    return panel_cycles(project_or_404(request, slug))
+    return read_figure(project_or_404(request, slug), CYCLES, kept_s=0).value
 
 
 class PauseIn(Schema):
@@ -165,7 +164,7 @@ class JudgeStateOut(Schema):
 @router.get("/projects/{slug}/judges/scorecards", response=list[ScorecardOut])
 def get_scorecards(request: HttpRequest, slug: str) -> Any:
     """Accuracy, consistency, biases, speed and cost of every judge, with 95 % intervals."""
-    return scorecards(project_or_404(request, slug))
+    return current_cards(project_or_404(request, slug), kept_s=0)
 
 
 class PersonTestOut(Schema):

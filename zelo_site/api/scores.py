@@ -14,10 +14,10 @@ from pydantic import Json, ValidationError
 from labeling.access.api_auth import project_or_404
 from labeling.models import Candidate
 from labeling.plugins import ExportFailed, UnknownPlugin
-from scoring.annotators.agreement import judge_figures
 from scoring.calibration.calibrate import project_calibration
 from scoring.known_scores import best_elo_first, known
 from scoring.models import QueryFit
+from workers.monitoring.project_figures import AGREEMENT, read_figure
 from zelo_site.api.estimates import EstimateOut
 from zelo_site.api.projects import Text, query_or_404
 from zelo_site.pages.exporting.downloads import export_response
@@ -195,7 +195,7 @@ class AgreementOut(Schema):
 @router.get("/projects/{slug}/agreement", response=AgreementOut)
 def get_agreement(request: HttpRequest, slug: str) -> Any:
     """The agreement of the project's annotators, with the figures of each."""
-    return judge_figures(project_or_404(request, slug))
+    return read_figure(project_or_404(request, slug), AGREEMENT, kept_s=0).value
 
 
 @router.get("/projects/{slug}/exports/{exporter}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import TypeVar
+
 from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import get_language
@@ -12,10 +15,14 @@ from scoring.models import Snapshot
 from trainer.evaluation.leaderboard import SPLITS
 from trainer.evaluation.snapshot_comparison import compare_snapshots
 from trainer.models import Evaluation
+from workers.monitoring.project_figures import Figure, read_figure
 from zelo_site.report.document import Facts, Report, Section
 from zelo_site.report.labels import label_sections
 from zelo_site.report.origin import settings_section, snapshots_section, versions_section
 from zelo_site.report.proof import RESAMPLES, comparison_sections, proof_sections
+
+Found = TypeVar("Found")
+SHOWN_AGE = timedelta(minutes=1)
 
 
 class ReportRefused(ValueError):
@@ -29,11 +36,17 @@ def evaluated_snapshot(project: Project, snapshots: QuerySet[Snapshot]) -> tuple
 
 
 def build_report(
-    project: Project, *, snapshot: Snapshot | None, split: str = "test", before: Snapshot | None = None
+    project: Project,
+    *,
+    snapshot: Snapshot | None,
+    split: str = "test",
+    before: Snapshot | None = None,
+    kept_s: float | None = None,
 ) -> Report:
     """Return the report of a project as of now, its proof on `split` of `snapshot`.
 
-    With `before`, an earlier snapshot, the report opens with the two side by side. Raises ReportRefused.
+    With `before`, an earlier snapshot, the report opens with the two side by side. `kept_s`: slow figures of labels may be stored ones
+    of so long ago, or older while a worker renews them; the report then says how old. Raises ReportRefused.
     """
     if split not in SPLITS:
         raise ReportRefused(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
@@ -43,12 +56,23 @@ def build_report(
     if before is not None and snapshot is not None:
         sections.append(snapshots_section(before, snapshot))
         sections += comparison_sections(compare_snapshots(project, before, snapshot, resamples=RESAMPLES))
-    sections += label_sections(project)
+    ages: list[datetime] = []
+
+    def read(figure: Figure[Found], /) -> Found | None:
+        if kept_s is None:
+            return figure.compute(project)
+        found = read_figure(project, figure, kept_s=kept_s)
+        ages.extend([found.at] if found.at is not None else [])
+        return found.value
+
+    sections += label_sections(project, read)
     if snapshot is not None:
         sections += proof_sections(project, snapshot, split)
     sections.append(settings_section(project, snapshot))
     sections.append(versions_section(project, [each for each in (before, snapshot) if each is not None]))
     facts = [(_("created"), f"{timezone.now():%Y-%m-%d %H:%M} UTC")]
+    if ages and timezone.now() - min(ages) > SHOWN_AGE:
+        facts.append((_("oldest figure of labels"), f"{min(ages):%Y-%m-%d %H:%M} UTC"))
     if snapshot is not None:
         facts += [(_("snapshot"), snapshot.name), (_("split"), split)]
     if before is not None:

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import astuple
+from typing import Any, Protocol, TypeVar
 
-from django.db import connection
 from django.utils.translation import gettext as _
 
 from labeling.models import Project, UnmatchedGrade
 from labeling.wording import translated
-from scoring.annotators.agreement import Agreement, judge_figures
+from scoring.annotators.agreement import Agreement
 from scoring.annotators.people_agreement import Alphas, Coefficient, people_agreement
 from scoring.calibration.calibrate import project_calibration
 from scoring.numerics.judges.judge_checks import Estimate
 from workers.budgets.spend import spend_of_project, totals_of_project, totals_of_run
 from workers.models import Run
-from workers.monitoring.scorecard import Scorecard, scorecards
+from workers.monitoring.data_summary import AnswerCounts, DomainCounts
+from workers.monitoring.project_figures import AGREEMENT, ANSWERS, CARDS, DOMAINS, Figure
+from workers.monitoring.scorecard import Scorecard
 from zelo_site.report.document import Block, Facts, Line, Section, Table, Text, numbers, words
 from zelo_site.templatetags.figures import count, decimals, money, percent, signed
 
-_DATA = """
-SELECT query.domain, count(DISTINCT query.id), count(candidate.id), count(candidate.grade),
-       count(DISTINCT query.id) FILTER (WHERE candidate.grade IS NOT NULL),
-       count(score.candidate_id) FILTER (WHERE score.comparisons > 0)
-FROM labeling_query query LEFT JOIN labeling_candidate candidate ON candidate.query_id = query.id
-LEFT JOIN scoring_score score ON score.candidate_id = candidate.id
-WHERE query.project_id = %s GROUP BY 1 ORDER BY 1
-"""
-
-_ANSWERS = """
-SELECT answer.by_person, count(*) FILTER (WHERE answer.kind = 'preference'),
-       count(*) FILTER (WHERE answer.kind = 'both_irrelevant'), count(*) FILTER (WHERE answer.kind = 'cannot_judge'),
-       count(DISTINCT answer.pair_id), min(answer.created_at), max(answer.created_at)
-FROM labeling_live_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
-WHERE annotator.project_id = %s GROUP BY 1 ORDER BY 1
-"""
+Found = TypeVar("Found")
 
 
-def data_section(project: Project) -> Section:
+class Reader(Protocol):
+    """Gives a figure of the report's project."""
+
+    def __call__(self, figure: Figure[Found], /) -> Found | None: ...
+
+
+def data_section(project: Project, counted: list[DomainCounts], answered: list[AnswerCounts]) -> Section:
     """Return queries, candidates and grades by domain, and the answers by kind."""
-    rows = _read(_DATA, project.pk)
+    rows = [astuple(each) for each in counted]
     sums = [sum(row[column] for row in rows) for column in range(1, 6)]
     domains = Table(
         "",
@@ -62,7 +55,7 @@ def data_section(project: Project) -> Section:
         ),
         tuple(
             Line(_("people") if row[0] else _("judges"), (*(count(each) for each in row[1:5]), *map(_day, row[5:7])))
-            for row in _read(_ANSWERS, project.pk)
+            for row in map(astuple, answered)
         ),
     )
     return Section("data", _("Data"), (domains, answers))
@@ -116,9 +109,8 @@ def spend_section(project: Project, cards: list[Scorecard]) -> Section:
     return Section("spend", _("Spend"), tuple(blocks))
 
 
-def agreement_section(project: Project) -> Section:
+def agreement_section(project: Project, found: Agreement) -> Section:
     """Return the agreement of annotators, and of people where they answered."""
-    found = judge_figures(project)
     blocks: list[Block] = [_agreement(found)]
     blocks += [
         Text(
@@ -186,22 +178,23 @@ def calibration_section(project: Project) -> Section:
     return Section("calibration", _("Calibration"), (Facts(tuple(rows)), table))
 
 
-def label_sections(project: Project) -> list[Section]:
-    """Return the sections about the labels, in order."""
-    cards = scorecards(project)
+def label_sections(project: Project, read: Reader) -> list[Section]:
+    """Return the sections about the labels, in order; `read` gives their figures, or None for those that nobody has measured."""
+    cards, agreement = read(CARDS) or [], read(AGREEMENT)
+    counted, answered = read(DOMAINS), read(ANSWERS)
+    is_counted = counted is not None and answered is not None
     return [
-        data_section(project),
+        data_section(project, counted or [], answered or []) if is_counted else _unmeasured("data", _("Data")),
         judges_section(cards),
         spend_section(project, cards),
-        agreement_section(project),
+        agreement_section(project, agreement) if agreement else _unmeasured("agreement", _("Agreement")),
         calibration_section(project),
     ]
 
 
-def _read(statement: str, project_id: int) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [project_id])
-        return cursor.fetchall()
+def _unmeasured(key: str, title: str) -> Section:
+    missing = _("A worker is measuring these figures. Reload the page in a minute.")
+    return Section(key, title, (Text(missing, is_warning=True),))
 
 
 def _day(when: Any) -> str:

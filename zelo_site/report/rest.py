@@ -51,7 +51,7 @@ def get_report(
     chosen = default if snapshot is None else _named(project, known, snapshot)
     earlier = None if before is None else _named(project, known, before)
     try:
-        report = build_report(project, snapshot=chosen, split=split or latest, before=earlier)
+        report = build_report(project, snapshot=chosen, split=split or latest, before=earlier, kept_s=0)
     except ReportRefused as error:
         raise HttpError(422, str(error)) from error
     return as_plain(report) if format == "json" else file_response(report, format, slug)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from labeling.importing.answers.rows import ImportedPreference, ImportedRating
 from labeling.importing.formats.line_importer import Row
-from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier
+from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier, is_plain_identifier
 from labeling.importing.lines import RowError
 from labeling.importing.strict_json import BadJson, quoted
 from labeling.records import ImportedCandidate, ImportedDocument, ImportedGrade, ImportedQuery
@@ -194,6 +194,8 @@ class RowChecks:
 
 def _check_id(value: str, field: str, line: int) -> None:
     """Raise RowError for a bad id: an importer plugin may not have checked it."""
+    if is_plain_identifier(value):
+        return
     try:
         check_identifier(value, field)
     except BadJson as error:

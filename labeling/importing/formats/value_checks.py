@@ -37,9 +37,14 @@ def _is_invisible(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf") and not _VISIBLE_FORMATS.match(character)
 
 
+def is_plain_identifier(value: str) -> bool:
+    """Whether an id is visible ASCII without blanks around it, and not too long."""
+    return len(value) <= MAX_ID_CHARACTERS and _PLAIN.fullmatch(value) is not None
+
+
 def check_identifier(value: str, field: str) -> None:
     """Raise BadJson for an id that is empty or too long, or that export formats cannot keep."""
-    if len(value) <= MAX_ID_CHARACTERS and _PLAIN.fullmatch(value):
+    if is_plain_identifier(value):
         return
     expectation = f"an id of 1 to {MAX_ID_CHARACTERS} characters"
     if is_blank(value):

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from labeling.importing.formats.line_importer import LineImporter, Row
-from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier, is_blank
+from labeling.importing.formats.value_checks import MAX_GRADE, check_identifier, is_blank, is_plain_identifier
 from labeling.importing.json_stream import json_members
 from labeling.importing.lines import RowError, is_spread, rejoined, spread_over_lines
-from labeling.importing.strict_json import BadJson, check_part, parse, printable, quoted
+from labeling.importing.strict_json import BadJson, check_part, has_odd_texts, is_plain, parse, printable, quoted
 from labeling.plugins import register
 from labeling.records import ImportedDocument, ImportedQuery
 
@@ -74,11 +74,11 @@ class ZbenchJsonl(LineImporter):
         except BadJson as error:
             yield _row_error(error if body.lstrip()[:1] in _JSON_STARTS else _no_json(body), line)
             return
-        yield from self._parts(value, line)
+        yield from self._parts(value, line, has_odd_texts=has_odd_texts(body))
 
-    def _parts(self, value: Any, line: int) -> Iterator[ImportedQuery | RowError]:
+    def _parts(self, value: Any, line: int, *, has_odd_texts: bool = True) -> Iterator[ImportedQuery | RowError]:
         try:
-            row, errors = _query(value, line)
+            row, errors = _query(value, line, has_odd_texts=has_odd_texts)
         except BadJson as error:
             yield _row_error(error, line)
             return
@@ -113,7 +113,7 @@ def _row_error(error: BadJson, line: int) -> RowError:
 _SHAPE = 'write {"query": {"id": ..., "query": ...}, "documents": [{"id": ..., "content": ...}]} ([] to retrieve them)'
 
 
-def _query(value: Any, line: int) -> tuple[ImportedQuery | None, list[BadJson]]:
+def _query(value: Any, line: int, *, has_odd_texts: bool) -> tuple[ImportedQuery | None, list[BadJson]]:
     """Return a query with its good documents (None if no document is good), and the errors of the others."""
     top = _typed(value, dict, "", "a JSON object", _SHAPE)
     for key, item in top.items():
@@ -123,26 +123,48 @@ def _query(value: Any, line: int) -> tuple[ImportedQuery | None, list[BadJson]]:
     query = _typed(_member(top, "query", ""), dict, "query", "a JSON object", _SHAPE)
     listed = _typed(_member(top, "documents", ""), list, "documents", "a list of documents", _SHAPE)
     identifier, text, metadata = _identifier(query, "query"), _text(query, "query", "query"), _metadata(query, "query")
-    documents, errors = _documents(listed)
+    documents, errors = _documents(listed, has_odd_texts=has_odd_texts)
     if errors and not documents:
         return None, errors
     return ImportedQuery(id=identifier, text=text, documents=documents, metadata=metadata, line=line), errors
 
 
-def _documents(listed: list[Any]) -> tuple[tuple[ImportedDocument, ...], list[BadJson]]:
+def _documents(listed: list[Any], *, has_odd_texts: bool) -> tuple[tuple[ImportedDocument, ...], list[BadJson]]:
     kept: list[ImportedDocument] = []
     errors: list[BadJson] = []
     first: dict[str, int] = {}
     for position, item in enumerate(listed):
-        path = f"documents[{position}]"
         try:
-            check_part(item, path)
-            document = _document(item, path)
+            document = None if has_odd_texts else _plain_document(item)
+            if document is None:
+                path = f"documents[{position}]"
+                check_part(item, path)
+                document = _document(item, path)
             _check_once(document.id, position, first)
             kept.append(document)
         except BadJson as error:
             errors.append(error)
     return tuple(kept), errors
+
+
+def _plain_document(item: Any) -> ImportedDocument | None:
+    """The document, if it is as nearly all are; None for those that need a closer look, among them all bad ones."""
+    if type(item) is not dict or "elo" in item or not is_plain(item):
+        return None
+    identifier, text, metadata = item.get("id"), item.get("content"), item.get("metadata")
+    rank, score, grade = item.get("rank"), item.get("score"), item.get("grade")
+    if (
+        type(identifier) is str
+        and is_plain_identifier(identifier)
+        and type(text) is str
+        and "!" <= text[:1] <= "~"
+        and (metadata is None or type(metadata) is dict)
+        and (rank is None or (type(rank) is int and 1 <= rank <= MAX_RANK))
+        and (score is None or type(score) is float)
+        and (grade is None or (type(grade) is int and 0 <= grade <= MAX_GRADE))
+    ):
+        return ImportedDocument(identifier, text, metadata or {}, rank, score, grade)
+    return None
 
 
 def _document(value: Any, path: str) -> ImportedDocument:

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
@@ -19,14 +18,16 @@ from scoring.annotators.adjudication import adjudicate
 from scoring.quality import ranking_quality
 from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_query, make_run, page, score
 from tests.factories.rows import answer_each_way
-from zelo_site.pages.project.figures import elo_columns
-from zelo_site.pages.project.judge_summary import (
+from workers.models import ProjectFigure
+from workers.monitoring.data_summary import elo_histogram
+from workers.monitoring.judge_summary import (
     _RECENT,
     RECENT_ANSWERS,
     JudgeFigures,
     judge_figures,
     ndcg_by_judgments,
 )
+from zelo_site.pages.project.figures import elo_columns
 
 # Columns are read in a transaction of their own.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -142,7 +143,7 @@ def test_curve_needs_grades(project: Project) -> None:
 
 def test_distribution_counts_every_rated_candidate(project: Project, query: Query) -> None:
     score(query, [1.0 - at / 4 for at in range(8)])
-    assert sum(column.count for column in elo_columns(project)) == 8
+    assert sum(column.count for column in elo_columns(elo_histogram(project))) == 8
 
 
 def test_names_of_people_are_never_translated(client: Client, project: Project, query: Query, owner: Any) -> None:
@@ -186,7 +187,7 @@ def test_figures_say_their_age_and_none_is_older_than_seconds_while_a_run_goes_o
     judge(make_pair(first, second), make_judge(project, name="late"), 0.9)
     make_run(project, state=state)
     earlier = timezone.now() - timedelta(seconds=6)
-    cache.set(f"zelo:judges:{project.pk}", (earlier, []), 60)
+    ProjectFigure.objects.create(project=project, name="judges", value=[], measured_at=earlier, took_ms=1)
     shown = page(client, "project-figures", project.slug)
     assert ("late" in shown) == is_read_again
     assert (f'datetime="{earlier.isoformat(timespec="microseconds")}"' in shown) != is_read_again

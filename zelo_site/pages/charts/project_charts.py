@@ -19,9 +19,10 @@ from labeling.models import Annotator, Project
 from scoring.calibration.calibrate import project_calibration
 from scoring.quality import graded_queries
 from workers.models import CertaintyPoint
+from workers.monitoring.judge_summary import CURVE_QUERIES
+from workers.monitoring.project_figures import CURVE, read_figure
 from workers.runs.savings import paper_calls
 from zelo_site.pages.charts.drawing import Chart, Mark, Point, Series
-from zelo_site.pages.project.judge_summary import CURVE_QUERIES, ndcg_by_judgments
 from zelo_site.templatetags.figures import count, decimals, money
 
 KEPT_S = 60
@@ -78,7 +79,7 @@ def chart_titles() -> dict[str, str]:
 
 
 def _read_curve(project: Project) -> dict[str, Any]:
-    points = ndcg_by_judgments(project)
+    points = read_figure(project, CURVE, kept_s=KEPT_S).value or []
     graded = graded_queries(project.pk)[:CURVE_QUERIES]
     sizes = Counter(int((each.candidate_ids > 0).sum()) for each in graded)
     return {

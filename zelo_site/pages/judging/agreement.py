@@ -1,17 +1,15 @@
 """Estimated judge quality, a fragment of the judges' page and a page of its own: sharpness, bias, weight, agreement.
 
 `scoring.annotators.agreement` measures it on a sample, which is slow, so the page loads this fragment separately
-and the result is cached.
+and the result is stored.
 """
 
 from __future__ import annotations
 
-from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from scoring.annotators.agreement import judge_figures
-from scoring.annotators.cycles import panel_cycles
+from workers.monitoring.project_figures import AGREEMENT, CYCLES, read_figure
 from zelo_site.pages.judging.conflicts import shown_cycles
 from zelo_site.pages.scope import may_change, visible_project
 
@@ -22,8 +20,8 @@ MOST_KAPPAS = 30
 def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
     """Return the figures: a fragment of the judges' page, or a full page without JavaScript."""
     project = visible_project(request, slug)
-    found = cache.get_or_set(f"zelo:agreement:{project.pk}", lambda: judge_figures(project), KEPT_S)
-    circles = cache.get_or_set(f"zelo:cycles:{project.pk}", lambda: panel_cycles(project), KEPT_S)
+    found = read_figure(project, AGREEMENT, kept_s=KEPT_S).value
+    circles = read_figure(project, CYCLES, kept_s=KEPT_S).value
     assert found is not None and circles is not None
     measured = [each for each in found.annotators if each.sharpness is not None]
     context = {

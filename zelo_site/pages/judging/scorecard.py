@@ -7,16 +7,16 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
-from labeling.models import Annotator, Project, config_hash
+from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from workers.judging.failures import resume_and_retry
 from workers.judging.pausing import pause_judge, restore_judge, resume_judge, retire_judge
-from workers.monitoring.result_cache import costly
-from workers.monitoring.scorecard import Scorecard, scorecards
+from workers.monitoring.project_figures import current_cards
 from zelo_site.pages.forms import chosen_or_404, one_of
 from zelo_site.pages.judging.failures import tell_asked_again
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 
+KEPT_S = 4
 PAUSED_BY = stored_text("paused by %(name)s")
 
 
@@ -25,7 +25,7 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     if request.method == "POST":
         return _move(request, owned_project(request, slug))
-    cards = _cards(project)
+    cards = current_cards(project, kept_s=KEPT_S)
     context = {
         "project": project,
         "cards": cards,
@@ -34,13 +34,6 @@ def scorecard_page(request: HttpRequest, slug: str) -> HttpResponse:
         "here": "judges",
     }
     return render(request, "zelo/judging/scorecard.html", context)
-
-
-def _cards(project: Project) -> list[Scorecard]:
-    """Return the cards, kept for some seconds where they take long; a judge's new state is shown at once."""
-    states = Annotator.objects.judges().filter(project=project).order_by("id")
-    seen = config_hash(states=[list(map(str, each)) for each in states.values_list("pk", "paused_at", "retired_at")])
-    return costly(f"zelo:cards:{project.pk}:{seen}", lambda: scorecards(project))
 
 
 def _move(request: HttpRequest, project: Project) -> HttpResponse:

@@ -1,32 +1,30 @@
 """The slower figures of a project's page: the Elo distribution, NDCG with grades, and the judges.
 
-The page polls this fragment every five seconds while work continues; figures that need a refit are cached, and each says its age.
+The page polls this fragment every five seconds while work continues. The figures are stored (`workers.monitoring.project_figures`),
+and each says its age.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, TypeVar, cast
+from datetime import datetime
+from typing import TypeVar
 
-from django.core.cache import cache
-from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils import timezone
 
 from labeling.models import Project
-from scoring.quality import Quality, ranking_quality
+from scoring.quality import Quality
 from workers.models import Run
+from workers.monitoring.data_summary import EloHistogram
+from workers.monitoring.judge_summary import CurvePoint, JudgeFigures
+from workers.monitoring.project_figures import CURVE, ELO, JUDGES, QUALITY, Figure, read_figure
 from zelo_site.pages.charts.geometry import Axis, Column, IntervalBar, Tick, histogram, polyline, ticks
 from zelo_site.pages.project.certainty import refresh_certainty
-from zelo_site.pages.project.judge_summary import CurvePoint, JudgeFigures, judge_figures, ndcg_by_judgments
 from zelo_site.pages.scope import visible_project
 
-# While work continues, nothing on the page is older than ten seconds: this, and the time between two polls.
+# While work continues, what is measured in a moment is at most ten seconds old: this, and the time between two polls.
 KEPT_S, KEPT_LIVE_S = 30, 4
-COLUMNS = 32
 CURVE_WIDTH, CURVE_HEIGHT = 600, 160
 Found = TypeVar("Found")
 
@@ -56,70 +54,42 @@ def project_figures(request: HttpRequest, slug: str) -> HttpResponse:
     refresh_certainty(project)
     run = Run.objects.filter(project=project).order_by("-id").first()
     kept = _Kept(project, KEPT_LIVE_S if run is not None and run.state in Run.ACTIVE else KEPT_S)
-    orders = kept.read("quality", lambda: ranking_quality(project))
-    points = kept.read("curve", lambda: ndcg_by_judgments(project)) if orders else []
+    orders = kept.read(QUALITY)
+    points = kept.read(CURVE) if orders else []
     context = {
         "project": project,
-        "columns": (columns := elo_columns(project)),
+        "columns": (columns := elo_columns(kept.read(ELO))),
         "ticks": ticks(Axis(0, max((column.count for column in columns), default=1)), whole=True),
-        "quality": quality_rows(orders),
-        "curve": curve(points, orders),
-        "judges": kept.judges(),
+        "quality": quality_rows(orders or []),
+        "curve": curve(points or [], orders or []),
+        "judges": kept.read(JUDGES),
         "read_at": kept.read_at,
     }
     return render(request, "zelo/project/parts/figures.html", context)
 
 
 class _Kept:
-    """Cached figures of a project; `read_at`: when each that was asked for was computed."""
+    """Stored figures of a project; `read_at`: when each that was asked for was measured."""
 
     def __init__(self, project: Project, seconds: int) -> None:
         self.project, self.seconds = project, seconds
-        self.read_at: dict[str, datetime] = {}
+        self.read_at: dict[str, datetime | None] = {}
 
-    def read(self, name: str, compute: Callable[[], Found]) -> Found:
-        """Return the result of `compute`, or the cached one if it is not too old."""
-        key, now = f"zelo:{name}:{self.project.pk}", timezone.now()
-        kept: tuple[datetime, Any] | None = cache.get(key)
-        if kept is None or now - kept[0] > timedelta(seconds=self.seconds):
-            kept = timezone.now(), compute()
-            cache.set(key, kept, KEPT_S)
-        self.read_at[name] = kept[0]
-        return cast(Found, kept[1])
-
-    def judges(self) -> list[JudgeFigures]:
-        """Return the figures of the project's annotators."""
-        return self.read("judges", lambda: judge_figures(self.project))
+    def read(self, figure: Figure[Found]) -> Found | None:
+        """Return the figure, or None until a worker has measured it."""
+        found = read_figure(self.project, figure, kept_s=self.seconds)
+        self.read_at[figure.name] = found.at
+        return found.value
 
 
 def kept_judge_figures(project: Project) -> list[JudgeFigures]:
     """Return the judges' figures as the project's page shows them."""
-    return _Kept(project, KEPT_S).judges()
+    return read_figure(project, JUDGES, kept_s=KEPT_S).value or []
 
 
-_HISTOGRAM = """
-WITH elos AS (
-    SELECT score.elo FROM scoring_score score
-    JOIN labeling_candidate candidate ON candidate.id = score.candidate_id
-    JOIN labeling_query query ON query.id = candidate.query_id
-    WHERE query.project_id = %(project)s AND score.comparisons > 0
-), ends AS (SELECT min(elo) AS low, max(elo) + 0.001 AS high FROM elos)
-SELECT ends.low, ends.high, width_bucket(elos.elo, ends.low, ends.high, %(columns)s), count(*)
-FROM elos, ends GROUP BY 1, 2, 3
-"""
-
-
-def elo_columns(project: Project) -> list[Column]:
-    """Return the Elo histogram of all rated candidates."""
-    with connection.cursor() as cursor:
-        cursor.execute(_HISTOGRAM, {"project": project.pk, "columns": COLUMNS})
-        rows = cursor.fetchall()
-    if not rows:
-        return []
-    counts = [0] * COLUMNS
-    for _, _, bucket, number in rows:
-        counts[min(bucket, COLUMNS) - 1] += number
-    return histogram(counts, low=rows[0][0], high=rows[0][1])
+def elo_columns(found: EloHistogram | None) -> list[Column]:
+    """Return the columns of the Elo histogram."""
+    return histogram(found.counts, low=found.low, high=found.high) if found else []
 
 
 def quality_rows(orders: list[Quality]) -> list[QualityRow]:

@@ -68,7 +68,7 @@ def _built(project: Project, snapshot: Snapshot | None, split: str, before: Snap
     parts = [project.pk, snapshot and snapshot.pk, split, before and before.pk, get_language()]
     found = cache.get_or_set(
         f"zelo:report:{':'.join(map(str, parts))}",
-        lambda: build_report(project, snapshot=snapshot, split=split, before=before),
+        lambda: build_report(project, snapshot=snapshot, split=split, before=before, kept_s=KEPT_S),
         KEPT_S,
     )
     assert isinstance(found, Report)

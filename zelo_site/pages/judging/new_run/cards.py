@@ -14,12 +14,12 @@ from django.utils.translation import gettext as _
 from labeling.models import Annotator, Project
 from labeling.plugins import Judge, registered
 from workers.monitoring.endpoint_list import EndpointRow, choosable_endpoints
+from workers.monitoring.judge_summary import JudgeFigures
 from workers.monitoring.scorecard import RECENT_CALLS_OF
 from zelo_site.pages.forms import PageForm, plugin_form, shown_form
 from zelo_site.pages.judging.endpoint_choice import chooses_endpoint, judge_form, state_text
 from zelo_site.pages.judging.new_run.order import AGAIN, MOST_ROWS, STORED, NamesForm, is_ordinary, plugin_of
 from zelo_site.pages.project.figures import kept_judge_figures
-from zelo_site.pages.project.judge_summary import JudgeFigures
 
 MOST_CARDS = 24
 RECENT_CALLS = 200
