@@ -9,6 +9,18 @@ from typing import Any
 import pytest
 
 from tests.processes.installation import own_environment
+from tests.services_plugin import TEST_HOME
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: Any) -> None:
+    """pytest-django's place for changes to the tests' database: it is a copy of one that has been migrated."""
+    from django.db import connection
+
+    from tests.processes.migrated import migrated_database
+
+    with django_db_blocker.unblock():
+        connection.settings_dict["TEST"].update(TEMPLATE=migrated_database(TEST_HOME), MIGRATE=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
