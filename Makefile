@@ -55,7 +55,7 @@ $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	@$(PY) -m pip install -q --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@
 
-$(VENV)/browser: $(VENV)/installed-dev
+$(VENV)/browser: tests/browser/install.py $(VENV)/installed-dev
 	@$(PY) -m tests.browser.install
 	@touch $@
 
