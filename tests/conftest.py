@@ -42,6 +42,15 @@ def quick_clients() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """Django's own hasher takes a third of a second for each password, so that nobody tries many."""
+    from django.test import override_settings
+
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def quick_emptying() -> Iterator[None]:
     """After a test that committed, delete rows instead of truncating every table."""
     from django.test import TransactionTestCase

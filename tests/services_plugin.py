@@ -59,9 +59,11 @@ def pytest_configure(config: pytest.Config) -> None:
     from zelo_site.processes.services import ServiceSupervisor
 
     # A killed server loses nothing by it, only a machine without power would: the tests' rows are worth no disk's time.
-    POSTGRES_SETTINGS.update(fsync="off", full_page_writes="off", synchronous_commit="off")
-    _supervisor = ServiceSupervisor(TEST_HOME)
-    _supervisor.__enter__()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            patch.setitem(POSTGRES_SETTINGS, name, "off")
+        _supervisor = ServiceSupervisor(TEST_HOME)
+        _supervisor.__enter__()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
