@@ -104,14 +104,14 @@ def addresses(project: Project) -> dict[str, str]:
     }
 
 
-def looked_at(visited: Any, project: Project, looks: Iterable[str]) -> dict[str, Any]:
+def looked_at(visited: Any, project: Project, looks: Iterable[str], state: str = "") -> dict[str, Any]:
     """Faults of every page about people, by page."""
     faults: dict[str, Any] = {}
     for page, address in addresses(project).items():
         visited.open(address)
         if page == "people":
             visited.page.wait_for_selector("#preview :not(.grey)")
-        faults |= faults_in_looks(visited, page, looks)
+        faults |= faults_in_looks(visited, page + state, looks)
     return faults
 
 
@@ -123,7 +123,7 @@ def test_the_pages_about_people_are_clean_in_every_look(visit: Start, owner: Use
 
 def test_the_pages_say_what_to_do_while_they_are_empty(visit: Start, owner: User, project: Project) -> None:
     visited = visit(owner)
-    assert not looked_at(visited, project, ["light"])
+    assert not looked_at(visited, project, ["light"], "-empty")
     assert not visited.complaints
 
 
