@@ -14,6 +14,9 @@ TOOLS := .venv-tools
 # Builds of torch for other hardware bring libraries of their own along.
 OF_TORCH := torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z]*
 
+# Three processes keep two cores busy; tests.services_plugin decides which modules begin.
+AT_ONCE := -n 3 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo up test test-all setup setup-dev check clean lock audit sbom
 
 demo: setup ## a living sample: text is judged, Elo scores settle, a page shows it
@@ -23,10 +26,10 @@ up: setup ## an empty server with its database, broker and workers
 	@$(call stoppable,$(PY) manage.py up $(ARGS))
 
 test: setup-dev check ## linters, types, import rules, tests
-	@$(PY) -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(PY) -m pytest $(AT_ONCE) $(ARGS)
 
 test-all: setup-dev check audit ## with the long tests and a look for known vulnerabilities as well
-	@$(PY) -m pytest -n 3 --dist loadfile -m "" $(ARGS)
+	@$(PY) -m pytest $(AT_ONCE) -m "" $(ARGS)
 
 check: setup-dev
 	@$(VENV)/bin/ruff check -q .
@@ -55,7 +58,7 @@ $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed
 	@$(PY) -m pip install -q --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@
 
-$(VENV)/browser: $(VENV)/installed-dev
+$(VENV)/browser: tests/browser/install.py $(VENV)/installed-dev
 	@$(PY) -m tests.browser.install
 	@touch $@
 

@@ -9,6 +9,18 @@ from typing import Any
 import pytest
 
 from tests.processes.installation import own_environment
+from tests.services_plugin import TEST_HOME
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: Any) -> None:
+    """pytest-django's place for changes to the tests' database: it is a copy of one that has been migrated."""
+    from django.db import connection
+
+    from tests.processes.migrated import migrated_database
+
+    with django_db_blocker.unblock():
+        connection.settings_dict["TEST"].update(TEMPLATE=migrated_database(TEST_HOME), MIGRATE=False)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,6 +38,15 @@ def quick_clients() -> Iterator[None]:
     from django.test import override_settings
 
     with override_settings(WHITENOISE_AUTOREFRESH=True):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_passwords() -> Iterator[None]:
+    """Django's own hasher takes a third of a second for each password, so that nobody tries many."""
+    from django.test import override_settings
+
+    with override_settings(PASSWORD_HASHERS=["django.contrib.auth.hashers.MD5PasswordHasher"]):
         yield
 
 

@@ -8,6 +8,7 @@ the controller starts the services; each of its processes has a home, a database
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,6 +18,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TEST_HOME = Path(os.environ.get("ZELO_TEST_HOME", ROOT / ".zelo" / "test"))
 
+# Half a minute and more of a processor's time each, or seconds of waiting.
+LONGEST = (
+    "tests/browser/", "tests/trainer/training/", "tests/workers/jobs/", "tests/workers/judging/", "tests/workers/processes/",
+    "tests/zelo_site/api/test_schema.py", "tests/zelo_site/audit/", "tests/zelo_site/demo/", "tests/zelo_site/operations/",
+    "tests/zelo_site/processes/", "tests/zelo_site/rights/", "tests/zelo_site/security/",
+)  # fmt: skip
 PROCESS = os.environ.get("PYTEST_XDIST_WORKER", "")
 
 os.environ["ZELO_HOME"] = str(TEST_HOME / PROCESS)
@@ -59,13 +66,19 @@ def pytest_configure(config: pytest.Config) -> None:
     from zelo_site.processes.services import ServiceSupervisor
 
     # A killed server loses nothing by it, only a machine without power would: the tests' rows are worth no disk's time.
-    product = dict(POSTGRES_SETTINGS)
-    POSTGRES_SETTINGS.update(fsync="off", full_page_writes="off", synchronous_commit="off")
-    _supervisor = ServiceSupervisor(TEST_HOME)
-    _supervisor.__enter__()
-    # Without further processes, this one runs the tests of the product's servers too.
-    POSTGRES_SETTINGS.clear()
-    POSTGRES_SETTINGS.update(product)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            patch.setitem(POSTGRES_SETTINGS, name, "off")
+        _supervisor = ServiceSupervisor(TEST_HOME)
+        _supervisor.__enter__()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest, so that no process is left alone with one; a module's own order stays."""
+    if PROCESS:
+        tests = Counter(item.path for item in items)
+        items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), -tests[item.path], str(item.path)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 import pytest
 
@@ -34,11 +35,11 @@ QUESTION = re.compile(r"(What|Where|Who|Whom|Whoever|Whatever|Which|How|That)\b(
 COUNTED = re.compile(r"\b1 (judges|queries|pairs|answers|documents|calls)\b")
 
 
-def found_in(texts: Iterator[tuple[str, str]]) -> list[str]:
+def found_in(texts: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{where}: {text[:120]!r}" for where, text in texts if PATTERN.search(text) or COUNTED.search(text)]
 
 
-def negated_in(texts: Iterator[tuple[str, str]]) -> list[str]:
+def negated_in(texts: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{where}: {text[:120]!r}" for where, text in texts if NEGATED.search(text)]
 
 
@@ -93,25 +94,31 @@ def documents() -> Iterator[tuple[str, str]]:
             yield f"{path.relative_to(ROOT)}:{number}", re.sub(r"`[^`]*`", "", line)
 
 
+@cache
+def read(texts: Callable[[], Iterator[tuple[str, str]]]) -> list[tuple[str, str]]:
+    """The texts, found once for all tests: parsing all sources takes seconds."""
+    return list(texts())
+
+
 def test_marked_texts_have_no_private_words() -> None:
-    assert len(list(catalogue())) > 1000, "the scan itself must find something"
-    assert found_in(catalogue()) == []
-    assert negated_in(catalogue()) == []
+    assert len(read(catalogue)) > 1000, "the scan itself must find something"
+    assert found_in(read(catalogue)) == []
+    assert negated_in(read(catalogue)) == []
 
 
 def test_messages_have_no_private_words() -> None:
-    assert len(list(messages())) > 500, "the scan itself must find something"
-    assert found_in(messages()) == []
-    assert negated_in(messages()) == []
+    assert len(read(messages)) > 500, "the scan itself must find something"
+    assert found_in(read(messages)) == []
+    assert negated_in(read(messages)) == []
 
 
 def test_documents_have_no_private_words() -> None:
-    assert found_in(documents()) == []
+    assert found_in(read(documents)) == []
 
 
 def test_docstrings_begin_with_what_they_describe_not_with_a_question_word() -> None:
-    assert sum(bool(text) for _, text in docstrings()) > 3000, "the scan itself must find something"
-    assert [where for where, text in docstrings() if QUESTION.match(text)] == []
+    assert sum(bool(text) for _, text in read(docstrings)) > 3000, "the scan itself must find something"
+    assert [where for where, text in read(docstrings) if QUESTION.match(text)] == []
 
 
 @pytest.mark.parametrize(

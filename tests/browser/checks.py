@@ -14,23 +14,61 @@ Start = Callable[..., Visit]
 
 AXE = Axe()
 SERIOUS = {"serious", "critical"}
+# Rules that read colours; the rest sees the same page in light and in dark.
+COLOURS = ("color-contrast", "link-in-text-block")
+# One element of each kind of text: the same styles on all elements above it, so the same contrast. Axe takes
+# milliseconds to find the background of a single cell of a table.
+KINDS_OF_TEXT = """() => {
+  const styles = ["color", "fill", "backgroundColor", "backgroundImage", "opacity", "filter", "fontSize", "fontWeight",
+    "textShadow", "position", "visibility", "display"];
+  const kinds = new Map();
+  const kind = element => {
+    if (element === null) return "";
+    if (!kinds.has(element)) {
+      const style = getComputedStyle(element);
+      kinds.set(element, [kind(element.parentElement), element.localName, ...styles.map(each => style[each])].join());
+    }
+    return kinds.get(element);
+  };
+  const found = new Map();
+  for (const element of document.body.querySelectorAll("*")) {
+    const hasText = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    if ((hasText || element.matches("input, select, textarea")) && element.checkVisibility() && !found.has(kind(element)))
+      found.set(kind(element), element);
+  }
+  return [...found.values()];
+}"""
 
 
-def serious_faults(visited: Visit) -> list[str]:
+def serious_faults(visited: Visit, *, of_colours_alone: bool = False) -> list[str]:
     """What axe finds serious or critical, as one line each; the page gets axe once."""
-    return [_line(each) for each in _violations(visited, {}) if each["impact"] in SERIOUS]
+    found = _colour_faults(visited)
+    if not of_colours_alone:
+        found += _violations(visited, {rule: {"enabled": False} for rule in COLOURS})
+    return [_line(each) for each in found if each["impact"] in SERIOUS]
 
 
 def all_faults(visited: Visit) -> list[str]:
     """What axe finds, of any weight, with the size of what one presses, which it leaves out unless asked."""
-    return [_line(each) for each in _violations(visited, {"target-size": {"enabled": True}})]
+    rules = {rule: {"enabled": False} for rule in COLOURS} | {"target-size": {"enabled": True}}
+    return [_line(each) for each in _violations(visited, rules) + _colour_faults(visited)]
 
 
 def _violations(visited: Visit, rules: dict[str, Any]) -> list[dict[str, Any]]:
+    return _run_axe(visited, "options => axe.run(options)", {"rules": rules})
+
+
+def _colour_faults(visited: Visit) -> list[dict[str, Any]]:
+    script = f"options => axe.run({{include: ({KINDS_OF_TEXT})()}}, options)"
+    return _run_axe(visited, script, {"runOnly": {"type": "rule", "values": COLOURS}})
+
+
+def _run_axe(visited: Visit, script: str, options: dict[str, Any]) -> list[dict[str, Any]]:
     if not visited.page.evaluate("'axe' in window"):
         visited.page.evaluate(AXE.axe_script)
-    options = {"resultTypes": ["violations"], "rules": rules}
-    found: list[dict[str, Any]] = visited.page.evaluate("options => axe.run(options)", options)["violations"]
+    found: list[dict[str, Any]] = visited.page.evaluate(script, {"resultTypes": ["violations"], **options})[
+        "violations"
+    ]
     return found
 
 
@@ -70,7 +108,7 @@ def faults_in_looks(visited: Visit, name: str, looks: Iterable[str] = tuple(LOOK
             faults[f"{name} overflows, {look}"] = wide
         if crooked := misaligned(visited):
             faults[f"{name} is not aligned, {look}"] = crooked
-        if serious := serious_faults(visited):
+        if serious := serious_faults(visited, of_colours_alone=look == "dark" and "light" in looks):
             faults[f"{name}, {look}"] = serious
     show_in(visited, looks[0])
     return faults

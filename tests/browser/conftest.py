@@ -16,7 +16,7 @@ from django.db import connection
 from django.test import Client
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.browser.install import find_chromium
+from tests.browser.install import find_headless
 
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
     Django permits the database beside that loop here and nowhere else, so that other tests find calls on event loops.
     """
-    path = find_chromium()
+    path = find_headless()
     if path is None:
         pytest.skip("no Chromium; run `python -m tests.browser.install` or set ZELO_CHROMIUM")
     with pytest.MonkeyPatch.context() as patch, sync_playwright() as playwright:

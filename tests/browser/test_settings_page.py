@@ -6,8 +6,7 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from tests.browser.checks import Start, serious_faults
-from tests.browser.conftest import LOOKS
+from tests.browser.checks import Start, faults_in_looks
 from tests.factories.pages import make_project, make_user
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -15,11 +14,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 RUBRIC = "3 x answers: It answers the need\nup to date\n0.5 x official: From an authoritative source"
 
 
-@pytest.mark.parametrize("look", list(LOOKS))
-def test_a_rubric_is_written_with_the_keyboard(look: str, visit: Start) -> None:
+def test_a_rubric_is_written_with_the_keyboard(visit: Start) -> None:
     owner = make_user("ada")
     project = make_project(owner)
-    visited = visit(owner, look=look)
+    visited = visit(owner)
     page = visited.open(reverse("settings", args=[project.slug]))
     field = page.get_by_label("Criteria")
     field.fill("3 x answers\n-1 x : nothing\n")
@@ -30,17 +28,14 @@ def test_a_rubric_is_written_with_the_keyboard(look: str, visit: Start) -> None:
     expect(said).to_contain_text("Criterion 2 of the rubric")
     expect(field).to_have_attribute("aria-invalid", "true")
     field.scroll_into_view_if_needed()
-    visited.picture(f"rubric-refused-{look}")
-    faults = serious_faults(visited)
+    faults = faults_in_looks(visited, "rubric-refused")
     field.fill(RUBRIC)
     page.locator("#settings").get_by_role("button", name="Save").press("Enter")
     expect(page.get_by_text("Saved.")).to_be_visible()
     expect(page.get_by_label("Criteria")).to_have_value(RUBRIC)
     page.get_by_label("Criteria").scroll_into_view_if_needed()
-    visited.picture(f"rubric-{look}")
-    faults += serious_faults(visited)
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert (faults, wide) == ([], 0)
+    faults |= faults_in_looks(visited, "rubric")
+    assert faults == {}
     project.refresh_from_db()
     assert [(each["name"], each["weight"]) for each in project.rubric] == [
         ("answers", 3),

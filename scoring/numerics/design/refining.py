@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from labeling.records import FloatArray, IntArray, QueryState
 from scoring.numerics.design import adaptive, static
@@ -69,7 +69,7 @@ def _agreement(posterior: adaptive.Posterior, student: FloatArray, pairs: IntArr
     a, b = pairs[:, 0], pairs[:, 1]
     cov = posterior.covariance * posterior.dispersion
     spread = np.sqrt(np.maximum(cov[a, a] + cov[b, b] - 2.0 * cov[a, b], 1e-12))
-    first = norm.cdf((posterior.theta[a] - posterior.theta[b]) / spread)
+    first = ndtr((posterior.theta[a] - posterior.theta[b]) / spread)
     difference = student[a] - student[b]
     return np.where(np.isfinite(difference), np.where(difference >= 0.0, first, 1.0 - first), np.nan)
 

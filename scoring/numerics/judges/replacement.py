@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtr
 
 from labeling.records import FloatArray
 from scoring.numerics.measures.metrics import MetricInput
@@ -113,7 +113,7 @@ def _p_value(difference: FloatArray, epsilon: float) -> float:
     gap = float(difference.mean()) - epsilon
     if spread == 0.0:
         return 0.0 if gap < 0.0 else 1.0
-    return float(t.cdf(gap / (spread / math.sqrt(len(difference))), len(difference) - 1))
+    return float(stdtr(len(difference) - 1, gap / (spread / math.sqrt(len(difference)))))
 
 
 def _items_needed(wins: FloatArray, epsilon: float, people: int) -> int | None:
@@ -125,5 +125,5 @@ def _items_needed(wins: FloatArray, epsilon: float, people: int) -> int | None:
         return None
     spread = UNKNOWN_SPREAD if few else max(float(difference.std(ddof=1)), 0.1)
     strictest = LEVEL / (people * (1.0 / np.arange(1, people + 1)).sum())
-    z = norm.ppf(1.0 - strictest) + norm.ppf(POWER)
+    z = float(ndtri(1.0 - strictest) + ndtri(POWER))
     return max(FEWEST_ITEMS, math.ceil((z * spread / margin) ** 2))

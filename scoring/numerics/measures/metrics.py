@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from labeling.records import FloatArray, IntArray
 
@@ -30,6 +29,8 @@ def kendall(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     a, b = _paired(x, y)
     if len(a) < 2 or np.ptp(a) == 0.0 or np.ptp(b) == 0.0:
         return float("nan")
+    from scipy import stats  # here, because its import takes a second of every process's start
+
     return float(stats.kendalltau(a, b).statistic)
 
 

@@ -26,7 +26,7 @@ from tests.browser.annotation.comparing import (
     read,
     wait_until_saved,
 )
-from tests.browser.checks import serious_faults
+from tests.browser.checks import faults_in_looks, serious_faults
 from tests.browser.conftest import Visit
 from tests.factories.pages import make_user
 
@@ -132,34 +132,32 @@ def test_every_pair_and_dialog_is_clean(look: str, visit: Start, project: Projec
     assert visited.complaints == []
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_every_state_is_clean_and_says_what_to_do(look: str, visit: Start, project: Project, person: User) -> None:
+def test_every_state_is_clean_and_says_what_to_do(visit: Start, project: Project, person: User) -> None:
     script = Scripted()
-    visited = visit(person, look=look)
+    visited = visit(person)
     visited.page.route("**/compare/*/", script)
     titles = set()
     for script.state in STATES:
         page = visited.open(reverse("compare", args=[project.slug]))
         page.wait_for_selector(f"#state[data-name={script.state}]")
         titles.add(page.locator("#state-title").text_content())
-        check(visited, f"compare-{script.state}-{look}")
+        assert faults_in_looks(visited, f"compare-{script.state}") == {}
     assert len(titles) == len(STATES)
     assert visited.complaints == []
 
 
-@pytest.mark.parametrize("look", ["light", "phone"])
-def test_where_nothing_was_planned_owners_are_led_to_plan_and_others_are_told_who_does(look: str, visit: Start) -> None:
+def test_where_nothing_was_planned_owners_are_led_to_plan_and_others_are_told_who_does(visit: Start) -> None:
     project = make_asked([A, B], pairs=0)
     owner = make_user("lovelace")
     Membership.objects.create(project=project, user=owner, role=Role.OWNER)
     confirm_read(project, owner, seen=instruction_hash(project))
     for user, link in ((owner, "Plan spot checks"), (make_annotator(project, "ada"), "")):
-        visited = visit(user, look=look)
+        visited = visit(user)
         page = visited.open(reverse("compare", args=[project.slug]))
         expect(page.locator("#state-title")).to_have_text("No pairs yet")
         expect(page.locator("#state-link")).to_have_text(link)
         expect(page.get_by_role("link", name=project.name)).to_have_count(1 if user == owner else 0)
-        check(visited, f"compare-unplanned-{user.username}-{look}")
+        assert faults_in_looks(visited, f"compare-unplanned-{user.username}", ["light", "phone"]) == {}
     assert visited.complaints == []
 
 
@@ -174,18 +172,17 @@ def test_who_skipped_everything_is_not_told_that_nothing_was_planned(visit: Star
     expect(page.locator("#state-link")).to_be_hidden()
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "phone"])
-def test_pages_around_are_clean(look: str, visit: Start, project: Project, person: User) -> None:
-    visited = visit(person, look=look)
+def test_pages_around_are_clean(visit: Start, project: Project, person: User) -> None:
+    visited = visit(person)
     for name in ("my-answers", "instruction"):
         visited.open(reverse(name, args=[project.slug]))
-        check(visited, f"{name}-{look}")
+        assert faults_in_looks(visited, name) == {}
     page = open_screen(visited, project)
     press(page, "1")
     press(page, "4")
     wait_until_saved(page)
     visited.open(reverse("my-answers", args=[project.slug]))
-    check(visited, f"my-answers-two-{look}")
+    assert faults_in_looks(visited, "my-answers-two") == {}
     assert visited.complaints == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from scoring.annotators.adjudication import adjudicate
 from scoring.models import Adjudication
 from scoring.spot_checks.plans import plan_spot_checks
 from tests.browser.annotation.comparing import FAST, press, wait_until_saved
-from tests.browser.checks import Start, serious_faults
+from tests.browser.checks import Start, faults_in_looks
 from tests.browser.conftest import LOOKS
 from tests.factories.pages import (
     candidates_of,
@@ -103,34 +104,26 @@ def addresses(project: Project) -> dict[str, str]:
     }
 
 
-def looked_at(visited: Any, project: Project, name: str) -> dict[str, Any]:
+def looked_at(visited: Any, project: Project, looks: Iterable[str], state: str = "") -> dict[str, Any]:
     """Faults of every page about people, by page."""
     faults: dict[str, Any] = {}
     for page, address in addresses(project).items():
         visited.open(address)
         if page == "people":
             visited.page.wait_for_selector("#preview :not(.grey)")
-        visited.picture(f"{page}-{name}")
-        wide = visited.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        if wide > 0:
-            faults[f"{page} overflows"] = wide
-        if serious := serious_faults(visited):
-            faults[page] = serious
+        faults |= faults_in_looks(visited, page + state, looks)
     return faults
 
 
-@pytest.mark.parametrize("look", list(LOOKS))
-def test_the_pages_about_people_are_clean_in_every_look(
-    look: str, visit: Start, owner: User, answered: Project
-) -> None:
-    visited = visit(owner, look=look)
-    assert not looked_at(visited, answered, look)
+def test_the_pages_about_people_are_clean_in_every_look(visit: Start, owner: User, answered: Project) -> None:
+    visited = visit(owner)
+    assert not looked_at(visited, answered, LOOKS)
     assert not visited.complaints
 
 
 def test_the_pages_say_what_to_do_while_they_are_empty(visit: Start, owner: User, project: Project) -> None:
     visited = visit(owner)
-    assert not looked_at(visited, project, "empty")
+    assert not looked_at(visited, project, ["light"], "-empty")
     assert not visited.complaints
 
 

@@ -16,8 +16,7 @@ from playwright.sync_api import expect
 
 from labeling.access.annotators import get_judge
 from labeling.models import Membership, Project
-from tests.browser.checks import Start, serious_faults
-from tests.browser.conftest import LOOKS
+from tests.browser.checks import Start, faults_in_looks
 from tests.factories.pages import make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.endpoints.registry import get_endpoint
@@ -55,21 +54,15 @@ def fill_the_list(project: Project, folder: Path, monkeypatch: pytest.MonkeyPatc
     get_judge(project, "openai-http", {"endpoint": "mistral", "model": "mistral-small"}, name="Mistral Small")
 
 
-@pytest.mark.parametrize("look", list(LOOKS))
 def test_the_pages_are_clean_in_every_look(
-    look: str, visit: Start, owner: User, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    visit: Start, owner: User, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visited = visit(owner, look=look)
+    visited = visit(owner)
     faults: dict[str, Any] = {}
 
     def check(name: str, path: str) -> None:
         visited.open(path)
-        visited.picture(f"{name}-{look}")
-        wide = visited.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        if wide > 0:
-            faults[f"{name} overflows"] = wide
-        if serious := serious_faults(visited):
-            faults[name] = serious
+        faults.update(faults_in_looks(visited, name))
 
     check("endpoints-empty", reverse("endpoints"))
     fill_the_list(project, tmp_path, monkeypatch)

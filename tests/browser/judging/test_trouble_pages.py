@@ -8,7 +8,7 @@ from django.urls import reverse
 from playwright.sync_api import expect
 
 from labeling.records import Failure, FailureKind
-from tests.browser.checks import Start, serious_faults
+from tests.browser.checks import Start, faults_in_looks, show_in
 from tests.browser.conftest import LOOKS
 from tests.factories.rows import make_judges, make_project, make_run
 from tests.factories.working import work_until_over
@@ -37,8 +37,7 @@ def test_a_judge_is_tested_on_the_start_page_before_anything_is_bought(visit: St
     expect(page.get_by_text("This judge computes its answer here, without a request.").first).to_be_visible()
 
 
-@pytest.mark.parametrize("look", list(LOOKS))
-def test_trouble_is_on_top_and_ends_with_a_click(look: str, visit: Start, owner: User) -> None:
+def test_trouble_is_on_top_and_ends_with_a_click(visit: Start, owner: User) -> None:
     project = make_project(owner=owner, queries=1, documents=8)
     (judge,) = make_judges(project)
     run = make_run(project, judges=[judge])
@@ -50,25 +49,24 @@ def test_trouble_is_on_top_and_ends_with_a_click(look: str, visit: Start, owner:
     tasks = queue.claim(annotator_id=judge.pk, worker="w@host:1", limit=100, careful=True)
     queue.fail([(task, refused) for task in tasks])
     advance(run.pk)
-    visited = visit(owner, look=look)
+    visited = visit(owner)
     page = visited.open(reverse("project", args=[project.slug]))
     alert = page.locator(f"#trouble-{judge.pk}")
     expect(alert).to_contain_text("is paused: its answers fail.")
     expect(alert).to_contain_text("no model is named 'gpt-5'; correct the judge's model 'gpt-5'")
     expect(page.get_by_text("Finished without answers of")).to_be_visible()
-    faults = {"project": serious_faults(visited)}
-    visited.picture(f"trouble-{look}")
+    faults = faults_in_looks(visited, "trouble")
     try_now(judge)
     visited.open(reverse("trials", args=[project.slug]))
     page.locator(".trial summary").first.click()
-    faults["trials"] = serious_faults(visited)
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    visited.picture(f"trials-{look}")
-    cut = page.evaluate(
+    faults |= faults_in_looks(visited, "trials")
+    cut = (
         "[...document.querySelectorAll('.trial .scroll')].filter((each) => each.scrollWidth > each.clientWidth).length"
     )
-    assert cut == 0
-    assert (faults, wide) == ({"project": [], "trials": []}, 0)
+    for look in LOOKS:
+        show_in(visited, look)
+        assert page.evaluate(cut) == 0
+    assert faults == {}
     visited.open(reverse("project", args=[project.slug]))
     alert.get_by_role("button", name="Resume and retry").click()
     expect(page.get_by_text("Retrying 5 questions.")).to_be_visible()

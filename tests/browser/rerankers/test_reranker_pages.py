@@ -10,8 +10,7 @@ import pytest
 from django.urls import reverse
 
 from labeling.models import Project
-from tests.browser.checks import Start, serious_faults
-from tests.browser.conftest import LOOKS
+from tests.browser.checks import Start, faults_in_looks
 from tests.factories.pages import make_project, make_user
 from tests.processes.serve import served
 from trainer.models import Reranker
@@ -58,23 +57,13 @@ def ranking(settings: Any) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("ranking")
-@pytest.mark.parametrize("look", list(LOOKS))
-def test_list_and_box_are_clean(look: str, visit: Start) -> None:
+def test_list_and_box_are_clean(visit: Start) -> None:
     owner = make_user("owner")
     project = make_project(owner)
     published(project)
-    visited = visit(owner, look=look)
-    faults: dict[str, Any] = {}
-
-    def look_at(name: str) -> None:
-        wide = visited.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        if wide > 0:
-            faults[f"{name} overflows"] = wide
-        if serious := serious_faults(visited):
-            faults[name] = serious
-
+    visited = visit(owner)
     visited.open(reverse("rerankers", args=[project.slug]))
-    look_at("rerankers")
+    faults = faults_in_looks(visited, "rerankers")
     visited.page.get_by_role("link", name="Try it").click()
     visited.page.fill("#query", "how do fish breathe")
     visited.page.fill("#documents", "bread\ngills")
@@ -82,6 +71,6 @@ def test_list_and_box_are_clean(look: str, visit: Start) -> None:
     visited.page.keyboard.press("Enter")
     visited.page.wait_for_selector("#ranked table")
     assert visited.page.locator("#ranked summary").all_inner_texts() == ["gills", "bread"]
-    look_at("box")
+    faults |= faults_in_looks(visited, "box")
     assert not faults
     assert not visited.complaints

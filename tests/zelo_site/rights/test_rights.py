@@ -28,7 +28,9 @@ COMMITTED = {"agreement", "report", "GET /projects/{slug}/agreement", "GET /proj
 
 @pytest.fixture
 def world() -> World:
-    return make_world()
+    world = make_world()
+    world.sign_everybody_in()
+    return world
 
 
 def test_every_page_stands_in_the_table() -> None:
