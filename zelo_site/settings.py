@@ -218,6 +218,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "zelo_site.operations.request_ids.RequestIdMiddleware",
     "zelo_site.security.proxies.ProxyHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
@@ -238,6 +239,7 @@ MIDDLEWARE = [
     "zelo_site.security.second_factor.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "axes.middleware.AxesMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 
 ROOT_URLCONF = "zelo_site.urls"

@@ -1,8 +1,8 @@
-"""GET /metrics, in Prometheus' text format: queues, answers, spend, scores, endpoints, workers, GPUs and
+"""GET /metrics, in Prometheus' text format: queues, answers, spend, scores, endpoints, workers, GPUs, web requests and
 the ranking server.
 
-The ranking server counts its own figures, which are passed on. Every other sample is read from the database when it is
-scraped, so any web process gives the same answer and none keeps counters of its own. Counters are sums of rows that
+The ranking server and the web processes count their requests (`web_metrics`). Every other sample is read from the database when it is
+scraped, so any web process gives the same answer. Counters are sums of rows that
 triggers maintain (`Spend`) and fall when a run is deleted; Prometheus treats that as a restart. Tables of the size of all
 judgments are not read, but for the failures of the last `RECENT_MINUTES`, which an index finds.
 
@@ -35,6 +35,7 @@ from workers.models import EndpointState, Job, Worker
 from workers.monitoring.heartbeats import alive
 from workers.monitoring.queue_depth import read_backlog
 from zelo_site.operations.server_metrics import gauge, read_rows, server_metrics
+from zelo_site.operations.web_metrics import web_metrics
 from zelo_site.reranking import ranking_metrics
 
 RECENT_MINUTES = 5
@@ -81,7 +82,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     ranking = ranking_metrics()
     up = gauge("zelo_rerank_up", "1 if the ranking server answers.", [((), float(ranking is not None))])
     registry.register(Constant(up))
-    text = generate_latest(registry) + (ranking or "").encode()
+    text = generate_latest(registry) + web_metrics() + (ranking or "").encode()
     return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 
