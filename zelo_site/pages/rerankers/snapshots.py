@@ -91,9 +91,9 @@ def _splits_of(snapshot: Snapshot) -> list[dict[str, Any]]:
     totals: dict[str, dict[str, Any]] = {split: {"split": split, "queries": 0, "rows": 0} for split in SPLITS}
     for each in snapshot.manifest.get("domains", []):
         split = totals.setdefault(each["split"], {"split": each["split"], "queries": 0, "rows": 0})
-        split["queries"] += each["queries"]
-        split["rows"] += each["rows"]
-    return [each for each in totals.values() if each["queries"]]
+        split["queries"] += each.get("queries", 0)
+        split["rows"] += each.get("rows", 0)
+    return [each for each in totals.values() if each["queries"] or each["rows"]]
 
 
 def _others(request: HttpRequest, project: Project) -> Any:
