@@ -176,7 +176,7 @@ def test_the_audit_log_tells_what_changed() -> None:
     details = list(AuditEntry.objects.order_by("id").values_list("action", "details"))
     assert details == [
         ("endpoint.added", {"base_url": URL, "key": "set"}),
-        ("endpoint.changed", {"rpm": "None → 60.0", "key": "replaced"}),
+        ("endpoint.changed", {"rpm": "– → 60.0", "key": "replaced"}),
     ]
 
 
