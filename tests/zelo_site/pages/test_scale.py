@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -25,7 +24,7 @@ from tests.factories.pages import (
     page,
     score,
 )
-from workers.models import Run
+from workers.models import ProjectFigure, Run
 from zelo_site.pages.charts.geometry import reliability_dots
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -279,7 +278,7 @@ def test_shared_errors_are_a_warning(client: Client, project: Project, panel: li
         client, "agreement", project.slug
     )
     ProjectFit.objects.update(correlations=[])
-    cache.clear()
+    ProjectFigure.objects.all().delete()
     assert "correlate at" not in page(client, "agreement", project.slug)
 
 
