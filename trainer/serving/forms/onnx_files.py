@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def exported(model: Any, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     sample = torch.ones((2, 8), dtype=torch.int64)
     names = ["input_ids", "attention_mask", "token_type_ids"]
-    with tempfile.TemporaryDirectory(dir=folder) as draft, torch.inference_mode():
+    with tempfile.TemporaryDirectory(dir=folder) as draft, torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of this exporter
         torch.onnx.export(
             _graph(model.model),
             (sample, sample, torch.zeros_like(sample)),
