@@ -6,8 +6,8 @@ stores its figures in the home, so that `--home DIR --from STAGE` continues ther
 planned questions; `answers` is a checksum of them all, equal for every run of one size. `_decay`: the rate of the last tenth to that
 of the first. `--kill` kills a worker and the database with SIGKILL in the middle of judging.
 
-Each stage is told on stderr as it ends; `--until STAGE` ends after one. The last line is one JSON object. The full run (11,200 queries)
-has not been made yet.
+Each stage is told on stderr as it ends; `--until STAGE` ends after one. The last line is one JSON object. docs/scale.md
+has the full run of 11,200 queries.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class BadScale(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Measured rates (docs/scale.md), on a busy machine of two cores. Rows a second of one process, unless the name says otherwise;
+    """Measured rates (docs/scale.md), on a quiet machine of two cores. Rows a second of one process, unless the name says otherwise;
     bytes with indexes.
 
     `database_s`: judgments a second that one PostgreSQL claims and stores. `host_calls_s`: calls over HTTP a second of one host with
@@ -28,10 +28,10 @@ class Rates:
     `adaptive_share` and `student_share`: calls to the paper's quality as a share of its three judges' on four pairs a document.
     """
 
-    import_rows_s: float = 4_854.0
-    plan_pairs_s: float = 4_559.0
-    database_s: float = 5_399.0
-    fit_queries_s: float = 51.0
+    import_rows_s: float = 19_579.0
+    plan_pairs_s: float = 37_256.0
+    database_s: float = 7_966.0
+    fit_queries_s: float = 253.0
     host_calls_s: float = 456.0
     gpu_calls_s: float = 0.0
     candidate_bytes: float = 1_330.0
