@@ -11,12 +11,13 @@ from typing import Any
 
 import pydantic
 from django.db import transaction
-from django.db.models.functions import Now
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce, Now
 from django.utils.text import slugify
 
 from labeling import audit
 from labeling.annotation.criteria import checked_rubric
-from labeling.models import Membership, Project, Query, Role
+from labeling.models import Membership, Project, ProjectCount, Query, Role
 from labeling.plugins import UnknownPlugin, get_plugin
 from labeling.signals import rater_changed
 
@@ -89,6 +90,18 @@ def change_project(
         if is_other_rater:
             rater_changed.send(sender=Project, project_id=project.pk, rater=project.rater)
     return project
+
+
+def with_counts(projects: QuerySet[Project]) -> QuerySet[Project]:
+    """The projects with `query_count`, `document_count` and `candidate_count`, from running totals."""
+    rows = ProjectCount.objects.filter(project=OuterRef("pk")).order_by().values("project")
+
+    def total(column: str) -> Coalesce:
+        return Coalesce(Subquery(rows.annotate(total=Sum(column)).values("total")), 0)
+
+    return projects.annotate(
+        query_count=total("queries"), document_count=total("documents"), candidate_count=total("candidates")
+    )
 
 
 def _checked_rubric(rubric: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

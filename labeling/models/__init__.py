@@ -34,7 +34,7 @@ from labeling.models.projects import (
 from labeling.models.rater_grades import RaterGrade
 from labeling.models.screen import BLIND, PastLease, ScreenState, SeenAnswers, Submission
 from labeling.models.spot_checks import SpotCheck
-from labeling.models.texts import Candidate, Document, Query, UnmatchedGrade
+from labeling.models.texts import Candidate, Document, ProjectCount, Query, UnmatchedGrade
 
 __all__ = [
     "ANSWER_KINDS",
@@ -59,6 +59,7 @@ __all__ = [
     "PairQuerySet",
     "PastLease",
     "Project",
+    "ProjectCount",
     "ProjectQuerySet",
     "Query",
     "RaterGrade",

@@ -77,6 +77,8 @@ class Candidate(models.Model):
 
     class Meta:
         ordering = ["id"]
+        # Few candidates have a grade in most projects.
+        indexes = [models.Index(fields=["query"], condition=Q(grade__isnull=False), name="candidate_graded")]
         constraints = [
             models.UniqueConstraint(fields=["query", "document"], name="candidate_once"),
             models.CheckConstraint(
@@ -105,3 +107,23 @@ class UnmatchedGrade(models.Model):
                 fields=["project", "query_external_id", "document_external_id"], name="unmatched_grade_once"
             )
         ]
+
+
+class ProjectCount(models.Model):
+    """The numbers of a project's queries, documents and candidates, spread over some rows (`shard`): their sums count.
+
+    Triggers keep them (`0023_project_counts`), because counting the rows of a large project takes long.
+    """
+
+    project = models.ForeignKey(
+        Project, on_delete=models.CASCADE, related_name="counts", db_constraint=False, db_index=False
+    )
+    shard = models.SmallIntegerField()
+    queries = models.BigIntegerField(default=0)
+    documents = models.BigIntegerField(default=0)
+    candidates = models.BigIntegerField(default=0)
+
+    objects = visible_through("project").as_manager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "shard"], name="project_count_once")]

@@ -103,3 +103,20 @@ def elo_histogram(project: Project) -> EloHistogram:
     for _, _, bucket, number in rows:
         counts[min(bucket, ELO_COLUMNS) - 1] += number
     return EloHistogram(rows[0][0], rows[0][1], tuple(counts))
+
+
+_SIZES = """
+SELECT size, count(*) FROM (
+    SELECT count(*) AS size FROM labeling_candidate candidate
+    JOIN labeling_query query ON query.id = candidate.query_id
+    JOIN scoring_queryfit fit ON fit.query_id = query.id
+    WHERE query.project_id = %s AND fit.judgments > 0 GROUP BY query.id
+) judged GROUP BY size
+"""
+
+
+def judged_sizes(project: Project) -> dict[int, int]:
+    """Return the number of judged queries by number of candidates."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SIZES, [project.pk])
+        return dict(cursor.fetchall())

@@ -16,7 +16,7 @@ import pydantic
 from django.db.models import F, Q
 from django.utils import timezone
 
-from labeling.models import Annotator, Candidate, Project
+from labeling.models import Annotator, Project, ProjectCount
 from scoring.annotators.agreement import Agreement
 from scoring.annotators.agreement import judge_figures as measure_agreement
 from scoring.annotators.cycles import PanelCycles, panel_cycles
@@ -30,6 +30,7 @@ from workers.monitoring.data_summary import (
     answer_counts,
     domain_counts,
     elo_histogram,
+    judged_sizes,
 )
 from workers.monitoring.judge_summary import CurvePoint, JudgeFigures, judge_figures, ndcg_by_judgments
 from workers.monitoring.scorecard import Scorecard, scorecards
@@ -67,13 +68,14 @@ CURVE = Figure("curve", ndcg_by_judgments, pydantic.TypeAdapter(list[CurvePoint]
 DOMAINS = Figure("domains", domain_counts, pydantic.TypeAdapter(list[DomainCounts]))
 ANSWERS = Figure("answers", answer_counts, pydantic.TypeAdapter(list[AnswerCounts]))
 ELO = Figure("elo", elo_histogram, pydantic.TypeAdapter(EloHistogram))
+SIZES = Figure("sizes", judged_sizes, pydantic.TypeAdapter(dict[int, int]))
 # These read samples or the latest answers only.
 JUDGES = Figure("judges", judge_figures, pydantic.TypeAdapter(list[JudgeFigures]), grows=False)
 CARDS = Figure("cards", scorecards, pydantic.TypeAdapter(list[Scorecard]), grows=False)
 AGREEMENT = Figure("agreement", measure_agreement, pydantic.TypeAdapter(Agreement), grows=False)
 CYCLES = Figure("cycles", panel_cycles, pydantic.TypeAdapter(PanelCycles), grows=False)
 FIGURES: Mapping[str, Figure[Any]] = {
-    each.name: each for each in (QUALITY, CURVE, DOMAINS, ANSWERS, ELO, JUDGES, CARDS, AGREEMENT, CYCLES)
+    each.name: each for each in (QUALITY, CURVE, DOMAINS, ANSWERS, ELO, SIZES, JUDGES, CARDS, AGREEMENT, CYCLES)
 }
 
 
@@ -136,7 +138,7 @@ def _want(project_id: int, name: str, now: datetime) -> None:
 
 
 def _is_large(project_id: int) -> bool:
-    """Whether the project has many answers, by the running totals, or many candidates, counted as far as MANY_ROWS."""
+    """Whether the project has many answers or many candidates, by the running totals."""
     answers = Spend.objects.filter(run__project=project_id).values_list("answers", flat=True)
-    candidates = Candidate.objects.filter(query__project=project_id).order_by()[: MANY_ROWS + 1]
-    return sum(answers) > MANY_ROWS or candidates.count() > MANY_ROWS
+    candidates = ProjectCount.objects.filter(project=project_id).values_list("candidates", flat=True)
+    return sum(answers) > MANY_ROWS or sum(candidates) > MANY_ROWS

@@ -32,6 +32,8 @@ from scoring.numerics.measures.sides import side
 from workers.judging.drift import known_drift
 
 RECENT_CALLS = 5_000
+# The batch of the oldest of them is looked for among so many calls: the planner reads the index to a limit, else the whole table.
+BATCH_CALLS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +182,10 @@ WITH latest AS (
 ), oldest AS (
     SELECT judge, min(started_at) AS start FROM latest WHERE latency_ms IS NULL GROUP BY judge
 ), batch AS (
-    SELECT judge, started_at, count(*) AS calls, max(finished_at) AS ended FROM oldest JOIN workers_attempt
-        ON annotator_id = judge AND finished_at >= start AND latency_ms IS NULL GROUP BY judge, started_at
+    SELECT judge, started_at, count(*) AS calls, max(finished_at) AS ended FROM oldest CROSS JOIN LATERAL (
+        SELECT started_at, finished_at, latency_ms FROM workers_attempt
+        WHERE annotator_id = judge AND finished_at >= start ORDER BY finished_at DESC LIMIT %s
+    ) called WHERE latency_ms IS NULL GROUP BY judge, started_at
 ), recent AS (
     SELECT judge, outcome, COALESCE(latency_ms / 1000.0, EXTRACT(EPOCH FROM ended - started_at) / calls) AS seconds
     FROM latest LEFT JOIN batch USING (judge, started_at)
@@ -202,7 +206,7 @@ def _calls(judge: Annotator) -> Calls:
     with connection.cursor() as cursor:
         cursor.execute(_SPENT, [judge.pk])
         calls, input_tokens, output_tokens, cost = cursor.fetchone()
-        cursor.execute(_RECENT, [[judge.pk], RECENT_CALLS, failures])
+        cursor.execute(_RECENT, [[judge.pk], RECENT_CALLS, BATCH_CALLS, failures])
         median, late, failed, recent = cursor.fetchone()
     return Calls(
         calls=calls,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from django.core.cache import cache
 from django.db import connection
 
 from labeling.models import Project
@@ -17,7 +16,6 @@ from scoring.annotators.student_weights import student_plugins
 
 PAPER_JUDGES = 3
 PAPER_PAIRS = 4  # per candidate; degree 8
-KEPT_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +103,14 @@ SELECT size, count(*) FROM (
 ) comparable GROUP BY size
 """
 
-_SIZES = """
-SELECT size, count(*) FROM (
-    SELECT count(*) AS size FROM labeling_candidate candidate
-    JOIN labeling_query query ON query.id = candidate.query_id
-    JOIN scoring_queryfit fit ON fit.query_id = query.id
-    WHERE query.project_id = %s AND fit.judgments > 0 GROUP BY query.id
-) judged GROUP BY size
-"""
 
-
-def read_saving(project: Project) -> Saving | None:
-    """Return the saving over all judged queries, or None before the first call."""
-    with connection.cursor() as cursor:
-        cursor.execute(_SIZES, [project.pk])
-        expected = paper_calls(dict(cursor.fetchall()))
+def read_saving(project: Project, sizes: Mapping[int, int]) -> Saving | None:
+    """Return the saving, or None before the first call. `sizes`: the number of judged queries by number of candidates."""
     spent = _spent("spend.run_id IN (SELECT id FROM workers_run WHERE project_id = %s)", project.pk)
+    expected = paper_calls(sizes)
     if not expected or not spent.calls:
         return None
     return Saving(spent.calls, expected, spent.cost_micros, student_answers=spent.student_answers)
-
-
-def recent_saving(project: Project) -> Saving | None:
-    """Return the saving, cached for half a minute because the project's page polls every second."""
-    found: tuple[Saving | None] | None = cache.get(f"zelo:saving:{project.pk}")
-    if found is None:
-        found = (read_saving(project),)
-        cache.set(f"zelo:saving:{project.pk}", found, KEPT_S)
-    return found[0]
 
 
 def saving_sentence(saving: Saving) -> str:

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from django.conf import settings
-from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404
 from ninja import File, Router, Schema, Status, UploadedFile
@@ -17,9 +15,9 @@ from pydantic import AfterValidator, Field, Json, ValidationError
 from labeling.access.api_auth import member_project_or_404, owned_project_or_404, project_or_404
 from labeling.importing.dataset import ImportFailed, import_dataset, preview_dataset
 from labeling.importing.detection import AUTO
-from labeling.models import Candidate, Document, Project, Query
+from labeling.models import Project, Query
 from labeling.plugins import UnknownPlugin
-from labeling.projects import BadProject, change_project, create_project, may_create
+from labeling.projects import BadProject, change_project, create_project, may_create, with_counts
 from labeling.retrieval.candidates import rank_candidates
 from scoring.storage.files import StorageFull
 from workers.archives.data_files import AlreadyImporting, DataFile, order_data_import
@@ -121,23 +119,10 @@ class QueryOut(Schema):
     judged_version: int
 
 
-def _counted(projects: QuerySet[Project]) -> QuerySet[Project]:
-    """Projects with the numbers of their queries, documents and candidates, in the one statement that reads them."""
-    return projects.annotate(
-        query_count=_rows(Query, "project"),
-        document_count=_rows(Document, "project"),
-        candidate_count=_rows(Candidate, "query__project"),
-    )
-
-
-def _rows(model: type[Query | Document | Candidate], path: str) -> Coalesce:
-    """The number of rows of `model` that lead to the project by the lookup `path`."""
-    rows = model.objects.filter(**{path: OuterRef("pk")}).order_by().values(path).annotate(count=Count("pk"))
-    return Coalesce(Subquery(rows.values("count")), 0)
-
-
 def _project_out(project: Project) -> dict[str, Any]:
-    counted: Any = project if hasattr(project, "query_count") else _counted(Project.objects.filter(pk=project.pk)).get()
+    counted: Any = (
+        project if hasattr(project, "query_count") else with_counts(Project.objects.filter(pk=project.pk)).get()
+    )
     return {
         "slug": counted.slug,
         "name": counted.name,
@@ -157,7 +142,7 @@ def list_projects(
 ) -> Any:
     """The projects that you are a member of, newest first, all or those of a name."""
     rows = Project.objects.visible_to(request.user)
-    rows = _counted(rows.filter(name=name) if name else rows)
+    rows = with_counts(rows.filter(name=name) if name else rows)
     return [_project_out(each) for each in paged(request, response, rows, cursor=cursor, limit=limit, newest=True)]
 
 

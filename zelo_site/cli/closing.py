@@ -5,6 +5,7 @@ from __future__ import annotations
 from labeling.models import Project
 from workers.budgets.spend import totals_of_run
 from workers.models import JudgingTask, Run
+from workers.monitoring.data_summary import judged_sizes
 from workers.runs.closing import frequent_failure
 from workers.runs.savings import read_saving, saving_sentence
 from zelo_site.pages.project.certainty import read_certainty
@@ -30,7 +31,7 @@ def closing_lines(project: Project, run: Run) -> str:
             f"spent {money(spent.cost_micros)} on {spent.input_tokens + spent.output_tokens:,} tokens; expected "
             f"{money(expected['cost_micros'])}, at most {money(expected['most_cost_micros'])}"
         )
-    saving = read_saving(project)
+    saving = read_saving(project, judged_sizes(project))
     if saving is not None:
         lines.append(saving_sentence(saving))
     certainty = read_certainty(project)

@@ -36,6 +36,7 @@ from workers.jobs.distillation import (
 )
 from workers.judging.batches import prepared_judge
 from workers.models import Attempt, Job, Run
+from workers.monitoring.data_summary import judged_sizes
 from workers.runs import advancing
 from workers.runs.savings import read_saving, saving_sentence
 
@@ -131,7 +132,7 @@ def test_one_order_moves_from_the_panel_through_the_student_back_to_the_panel(tm
     assert (job.state, told.spent.calls, told.spent.student_answers) == ("finished", 70, answers)
     assert told.spent.paper_calls == 10 * 3 * 28 and told.spent.share == pytest.approx(1 - 70 / 840)
     assert read_stored(job.message) == f"70 panel calls instead of 840; the student gave {answers} answers"
-    saving = read_saving(project)
+    saving = read_saving(project, judged_sizes(project))
     assert saving is not None and (saving.calls, saving.student_answers) == (70, answers)
     assert f"students gave {answers} answers: 92% saved" in saving_sentence(saving)
     assert AuditEntry.objects.filter(action="distillation.ordered").count() == 1

@@ -32,6 +32,7 @@ from tests.factories.pages import (
 )
 from workers.budgets.limits import Budgets
 from workers.models import Attempt, JudgingTask, Run
+from workers.monitoring.data_summary import judged_sizes
 from workers.runs import advancing
 from workers.runs.estimate import ChosenJudge, RunEstimate, estimate_run, gpu_hours
 from workers.runs.savings import Saving, paper_calls, read_saving, saving_sentence
@@ -254,9 +255,9 @@ def test_saving_counts_judged_queries_only_and_prices_what_was_not_asked(
     client: Client, project: Project, query: Query
 ) -> None:
     make_query(project, size=50)
-    assert read_saving(project) is None
+    assert read_saving(project, judged_sizes(project)) is None
     spend(project, 42, cost_micros=1_000_000)
-    saving = read_saving(project)
+    saving = read_saving(project, judged_sizes(project))
     assert saving == Saving(calls=42, paper_calls=3 * 56, cost_micros=42_000_000)
     assert (saving.saved_calls, saving.share, saving.saved_micros) == (126, 0.75, 126_000_000)
     html = page(client, "project", project.slug)

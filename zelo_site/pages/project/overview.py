@@ -21,8 +21,9 @@ from trainer.serving.registry import servable
 from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project
 from workers.models import JudgingTask, Run
+from workers.monitoring.project_figures import SIZES, read_figure
 from workers.runs.progress import RunProgress, run_progress
-from workers.runs.savings import Saving, recent_saving
+from workers.runs.savings import Saving, read_saving
 from workers.runs.stages import STAGES
 from zelo_site.pages.project.attention.judges import judge_needs
 from zelo_site.pages.project.attention.needs import Level, Need, most_urgent_first
@@ -33,6 +34,7 @@ from zelo_site.pages.project.certainty import ProjectCertainty, last_certainty
 from zelo_site.pages.project.queues import QueueState, broker_is_up, needed_queues, read_queues
 from zelo_site.pages.project.sizes import Sizes, read_sizes
 
+SIZES_KEPT_S = 30
 # The page of each stage.
 PAGES = {
     "import": "imports", "candidates": "queries", "pairs": "queries", "judging": "scorecard", "rating": "queries",
@@ -141,7 +143,7 @@ def read_overview(project: Project) -> Overview:
             + score_needs(project, sizes, certainty, enough=enough_recall(run), is_live=works)
         ),
         certainty=certainty,
-        saving=recent_saving(project),
+        saving=read_saving(project, read_figure(project, SIZES, kept_s=SIZES_KEPT_S).value or {}),
     )
 
 

@@ -28,10 +28,7 @@ class Sizes:
 
 
 _SIZES = """
-SELECT
-    (SELECT count(*) FROM labeling_query WHERE project_id = %(project)s),
-    (SELECT count(*) FROM labeling_candidate c JOIN labeling_query q ON q.id = c.query_id
-     WHERE q.project_id = %(project)s),
+SELECT counts.*,
     (SELECT count(*) FROM labeling_candidate c JOIN labeling_query q ON q.id = c.query_id
      WHERE q.project_id = %(project)s AND c.grade IS NOT NULL),
     fits.*,
@@ -40,6 +37,9 @@ SELECT
     (SELECT count(DISTINCT pair_id) FROM labeling_spotcheck WHERE project_id = %(project)s
      AND judgment_id IS NULL AND slot IS NOT NULL)
 FROM (
+    SELECT COALESCE(sum(queries), 0)::bigint, COALESCE(sum(candidates), 0)::bigint FROM labeling_projectcount
+    WHERE project_id = %(project)s
+) counts, (
     SELECT count(*), count(*) FILTER (WHERE f.islands > 1), COALESCE(sum(f.judgments), 0)::bigint,
            COALESCE(sum(f.pairs), 0)::bigint, count(*) FILTER (WHERE f.error <> '')
     FROM scoring_queryfit f JOIN labeling_query q ON q.id = f.query_id WHERE q.project_id = %(project)s

@@ -15,7 +15,7 @@ from labeling.models import Annotator, Project
 from labeling.plugins import Judge, registered
 from workers.monitoring.endpoint_list import EndpointRow, choosable_endpoints
 from workers.monitoring.judge_summary import JudgeFigures
-from workers.monitoring.scorecard import RECENT_CALLS_OF
+from workers.monitoring.scorecard import BATCH_CALLS, RECENT_CALLS_OF
 from zelo_site.pages.forms import PageForm, plugin_form, shown_form
 from zelo_site.pages.judging.endpoint_choice import chooses_endpoint, judge_form, state_text
 from zelo_site.pages.judging.new_run.order import AGAIN, MOST_ROWS, STORED, NamesForm, is_ordinary, plugin_of
@@ -122,7 +122,7 @@ _SECONDS = (
 
 def _median_seconds(judges: Sequence[int]) -> dict[int, float]:
     with connection.cursor() as cursor:
-        cursor.execute(_SECONDS, [list(judges), RECENT_CALLS])
+        cursor.execute(_SECONDS, [list(judges), RECENT_CALLS, BATCH_CALLS])
         return {row[0]: float(row[1]) for row in cursor.fetchall()}
 
 
