@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.db import connection
+from django.db.models import Count
 
-from labeling.models import Project
+from labeling.models import Project, Query
+from scoring.models import Score
 
 ELO_COLUMNS = 32
+FEW_COMPARISONS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +123,16 @@ def judged_sizes(project: Project) -> dict[int, int]:
     with connection.cursor() as cursor:
         cursor.execute(_SIZES, [project.pk])
         return dict(cursor.fetchall())
+
+
+def few_comparisons(project: Project) -> int:
+    """Return the number of rated documents with fewer opponents than possible, up to FEW_COMPARISONS."""
+    rated = Score.objects.filter(candidate__query__project=project)
+    unsure = rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS)
+    met = unsure.values("candidate__query", "comparisons").annotate(documents=Count("pk")).order_by()
+    sizes = dict(
+        Query.objects.filter(pk__in=[each["candidate__query"] for each in met])
+        .annotate(size=Count("candidates"))
+        .values_list("pk", "size")
+    )
+    return sum(each["documents"] for each in met if each["comparisons"] < sizes[each["candidate__query"]] - 1)

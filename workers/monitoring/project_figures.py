@@ -30,6 +30,7 @@ from workers.monitoring.data_summary import (
     answer_counts,
     domain_counts,
     elo_histogram,
+    few_comparisons,
     judged_sizes,
 )
 from workers.monitoring.judge_summary import CurvePoint, JudgeFigures, judge_figures, ndcg_by_judgments
@@ -69,13 +70,14 @@ DOMAINS = Figure("domains", domain_counts, pydantic.TypeAdapter(list[DomainCount
 ANSWERS = Figure("answers", answer_counts, pydantic.TypeAdapter(list[AnswerCounts]))
 ELO = Figure("elo", elo_histogram, pydantic.TypeAdapter(EloHistogram))
 SIZES = Figure("sizes", judged_sizes, pydantic.TypeAdapter(dict[int, int]))
+FEW = Figure("few_comparisons", few_comparisons, pydantic.TypeAdapter(int))
 # These read samples or the latest answers only.
 JUDGES = Figure("judges", judge_figures, pydantic.TypeAdapter(list[JudgeFigures]), grows=False)
 CARDS = Figure("cards", scorecards, pydantic.TypeAdapter(list[Scorecard]), grows=False)
 AGREEMENT = Figure("agreement", measure_agreement, pydantic.TypeAdapter(Agreement), grows=False)
 CYCLES = Figure("cycles", panel_cycles, pydantic.TypeAdapter(PanelCycles), grows=False)
 FIGURES: Mapping[str, Figure[Any]] = {
-    each.name: each for each in (QUALITY, CURVE, DOMAINS, ANSWERS, ELO, SIZES, JUDGES, CARDS, AGREEMENT, CYCLES)
+    each.name: each for each in (QUALITY, CURVE, DOMAINS, ANSWERS, ELO, SIZES, FEW, JUDGES, CARDS, AGREEMENT, CYCLES)
 }
 
 

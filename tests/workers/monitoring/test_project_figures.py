@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from labeling.models import Candidate, Project
+from scoring.models import Score
 from scoring.rating import rate_stale
 from tests.factories.rows import make_judges, make_project, make_run
 from tests.factories.working import judge_all
@@ -27,12 +28,14 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def project() -> Project:
-    """Three graded queries with answers of two judges and scores."""
+    """Three graded queries with answers of two judges and scores; one document has few comparisons."""
     project = make_project(queries=3, documents=5)
     for candidate in Candidate.objects.filter(query__project=project):
         Candidate.objects.filter(pk=candidate.pk).update(grade=candidate.pk % 3, first_stage_rank=1 + candidate.pk % 5)
     judge_all(make_run(project, judges=make_judges(project, 2)))
     rate_stale(project.pk)
+    first = Score.objects.filter(candidate__query__project=project).order_by("pk")[0]
+    Score.objects.filter(pk=first.pk).update(comparisons=2)
     return project
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from django.db.models import Count
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from labeling.models import Project, Query
-from scoring.models import Score
+from labeling.models import Project
+from workers.monitoring.data_summary import FEW_COMPARISONS
+from workers.monitoring.project_figures import FEW, read_figure
 from zelo_site.pages.project.attention.needs import Audience, Button, Level, Need
 from zelo_site.pages.project.certainty import ProjectCertainty
 from zelo_site.pages.project.sizes import Sizes
 from zelo_site.templatetags.figures import count, decimals
 
-FEW_COMPARISONS = 4
+FEW_KEPT_S = 4
 # The certainty that a top ten needs for training and publishing, where the run has set no other.
 ENOUGH_CERTAINTY = 0.9
 
@@ -39,7 +39,7 @@ def score_needs(
         found.append(_queries(project, "islands", text, remedy, "islands"))
     if not is_live:
         found += _uncertain(project, certainty, ENOUGH_CERTAINTY if enough is None else enough)
-    if not sizes.stale and (few := _few_comparisons(project)):
+    if not sizes.stale and (few := read_figure(project, FEW, kept_s=FEW_KEPT_S).value):
         text = ngettext(
             "%(n)s document has fewer than %(least)s comparisons",
             "%(n)s documents have fewer than %(least)s comparisons",
@@ -85,16 +85,3 @@ def _uncertain(project: Project, certainty: ProjectCertainty | None, enough: flo
 
 def _new_run(project: Project, asked: str = "") -> Button:
     return Button(_("New run"), reverse("new-run", args=[project.slug]) + asked)
-
-
-def _few_comparisons(project: Project) -> int:
-    """Return the number of rated documents with fewer opponents than possible, up to FEW_COMPARISONS."""
-    rated = Score.objects.filter(candidate__query__project=project)
-    unsure = rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS)
-    met = unsure.values("candidate__query", "comparisons").annotate(documents=Count("pk")).order_by()
-    sizes = dict(
-        Query.objects.filter(pk__in=[each["candidate__query"] for each in met])
-        .annotate(size=Count("candidates"))
-        .values_list("pk", "size")
-    )
-    return sum(each["documents"] for each in met if each["comparisons"] < sizes[each["candidate__query"]] - 1)
