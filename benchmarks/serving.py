@@ -6,7 +6,8 @@ the server uses the fastest that keeps the order; the loop is float32. Clients c
 Requests hold 12 or 75 kB of documents, 200 to 3,000 characters each. One client alternates with the loop; then 16 clients
 send requests at once. The same form also runs in this process, without HTTP: `model_ratio_*` is its time over the loop's, the least
 that a server of this form can reach, `first_pass_ratio_*` without the documents that are computed again, whose share is
-`again_*`; `overhead_ms_12k` is the median difference of a request to it. The header Server-Timing says where the time went.
+`again_*`; `overhead_ms_12k` is the median difference of a request to it, `overhead_ms_12k_straight` that of a ranking process which checks keys
+itself (`serve_rerank --keys`). The header Server-Timing says where the time went.
 
 `--infinity PYTHON` (or ZELO_INFINITY_PYTHON) names the interpreter of an environment with infinity-emb, which then serves the same
 sequence-classification form, by torch and, where that environment has optimum, by ONNX Runtime. Prints a table and, as the
@@ -24,11 +25,8 @@ import json
 import os
 import random
 import re
-import shutil
-import socket
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +38,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
+from benchmarks.serving_peers import infinity_server, ranking_process  # noqa: E402
 from benchmarks.serving_world import MAX_LENGTH, published, served  # noqa: E402
 
 CLIENTS = 16
@@ -84,7 +83,7 @@ def main() -> None:
     plan = QUICK if options.quick else FULL
     found: dict[str, Any] = {}
     with served("zelo-serving-", lambda home, address: publish_reranker(home, address, plan)) as (published_one, _):
-        ask, folder, parts = published_one
+        headers, ask, folder, parts = published_one
         shown = forms_of(folder)
         loop, texts = predict_loop(folder / "merged"), words()
         found["order_kept"] = order_kept(ask, loop, [make_request(texts, 12, seed) for seed in range(GATE_LISTS)])
@@ -94,7 +93,15 @@ def main() -> None:
                 requests = [make_request(texts, kilobytes, 100 + seed) for seed in range(plan.alone[kilobytes])]
                 found |= one_client(f"{kilobytes}k", ask, loop, own, own_parts, requests)
             requests = [make_request(texts, 12, 100 + seed) for seed in range(3 * plan.alone[12])]
-            found |= overhead(ask, parts, own, own_parts, requests)
+            found["overhead_ms_12k"] = overhead("web server and ranking process", ask, parts, own, own_parts, requests)
+            with ranking_process(folder.parent) as address:
+                told: Parts = {}
+                straight = client(address, headers, told)
+                for request in requests[:2]:
+                    straight(request)
+                found["overhead_ms_12k_straight"] = overhead(
+                    "ranking process alone", straight, told, own, own_parts, requests
+                )
         for kilobytes, number in plan.together.items():
             requests = [make_request(texts, kilobytes, 500 + seed) for seed in range(number)]
             product, peer = both_paces(ask, loop, requests, plan.loop[kilobytes])
@@ -188,15 +195,17 @@ def noted(score: Score, parts: Parts, seen: list[Parts]) -> Score:
     return score_and_note
 
 
-def overhead(ask: Score, parts: Parts, own: Score, own_parts: Parts, requests: Sequence[Request]) -> dict[str, float]:
-    """Median difference of a request to the same form in this process, and of its parts."""
+def overhead(way: str, ask: Score, parts: Parts, own: Score, own_parts: Parts, requests: Sequence[Request]) -> float:
+    """Median milliseconds of a request over the same form in this process; prints its parts."""
     served: list[Parts] = []
     alone: list[Parts] = []
     (product, model), _ = in_turns([noted(ask, parts, served), noted(own, own_parts, alone)], requests)
     whole = [1000 * (each - other) for each, other in zip(product, model, strict=True)]
     rows = {
-        "client and web server": [1000 * each - own["forwarded"] for each, own in zip(product, served, strict=True)],
-        "between the processes": [each["forwarded"] - each["ranking"] for each in served],
+        "client and web server": [
+            1000 * each - own.get("forwarded", own["ranking"]) for each, own in zip(product, served, strict=True)
+        ],
+        "between the processes": [each.get("forwarded", each["ranking"]) - each["ranking"] for each in served],
         "ranking server": [each["ranking"] - each["tokens"] - each["model"] for each in served],
         "tokens, over its own": [
             each["tokens"] - 1000 * other["tokens"] for each, other in zip(served, alone, strict=True)
@@ -205,12 +214,10 @@ def overhead(ask: Score, parts: Parts, own: Score, own_parts: Parts, requests: S
             each["model"] - 1000 * (other["first"] + other["again"]) for each, other in zip(served, alone, strict=True)
         ],
     }
-    print(
-        f"a request of 12 kB takes {statistics.median(whole):.1f} ms over the model's own time; medians of the parts:"
-    )
+    print(f"{way}: {statistics.median(whole):.1f} ms over the model's own time for 12 kB; medians of the parts:")
     for name, values in rows.items():
         print(f"{name:>30} {statistics.median(values):>6.1f} ms")
-    return {"overhead_ms_12k": statistics.median(whole)}
+    return statistics.median(whole)
 
 
 def both_paces(product: Score, peer: Score, requests: Sequence[Request], looped: int) -> tuple[float, float]:
@@ -380,81 +387,8 @@ def shortened(folder: Path, requests: Sequence[Request]) -> list[Request]:
     return found
 
 
-@contextlib.contextmanager
-def infinity_server(python: str, folder: Path, engine: str) -> Iterator[Score | None]:
-    """Infinity with the sequence-classification form as it is; None if the engine is not there."""
-    import subprocess
-
-    with tempfile.TemporaryDirectory() as home:
-        model = Path(home) / "bench"
-        shutil.copytree(folder / "sequence_classification", model)
-        if engine == "optimum":
-            export_onnx(model)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        code = "from infinity_emb.cli import cli; cli()"
-        options = ["--model-id", str(model), "--served-model-name", "bench", "--engine", engine, "--device", "cpu"]
-        options += ["--dtype", "float32", "--port", str(port), "--host", "127.0.0.1", "--no-bettertransformer"]
-        log = Path(home) / "log"
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment |= {"INFINITY_ANONYMOUS_USAGE_STATS": "0", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
-        with log.open("w") as out:
-            process = subprocess.Popen([python, "-c", code, "v2", *options], stdout=out, stderr=out, env=environment)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            yield infinity_client(address) if answers(address, process) else None
-            if process.poll() is not None:
-                print(f"Infinity with {engine} ended: {log.read_text().strip().splitlines()[-1:]}")
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def answers(address: str, process: Any) -> bool:
-    import httpx
-
-    for _ in range(240):
-        if process.poll() is not None:
-            return False
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{address}/health").status_code == 200:
-                return True
-        time.sleep(0.5)
-    return False
-
-
-def infinity_client(address: str) -> Score:
-    """Asks Infinity's /rerank; scores in the order of the documents."""
-    import httpx
-
-    own = threading.local()
-
-    def ask(request: Request) -> list[float]:
-        if not hasattr(own, "client"):
-            own.client = httpx.Client(base_url=address, timeout=300)
-        body = {"model": "bench", "query": request[0], "documents": request[1], "return_documents": False}
-        answer = own.client.post("/rerank", json=body)
-        answer.raise_for_status()
-        scores = [0.0] * len(request[1])
-        for row in answer.json()["results"]:
-            scores[row["index"]] = row["relevance_score"]
-        return scores
-
-    return ask
-
-
-def export_onnx(folder: Path) -> None:
-    """Write the file for Infinity's ONNX engine twice: of a single one, optimum refuses the path that Infinity gives it."""
-    from trainer.serving.forms.onnx_files import exported
-    from trainer.serving.loading import classifier
-
-    exported(classifier(folder, device="cpu"), folder / "onnx")
-    shutil.copy(folder / "onnx" / "model.onnx", folder / "model.onnx")
-
-
-def publish_reranker(home: Path, address: str, plan: Plan) -> tuple[Score, Path, Parts]:
-    """Publish and store a reranker: how to ask the server for it, its folder, and the parts of the last request."""
+def publish_reranker(home: Path, address: str, plan: Plan) -> tuple[dict[str, str], Score, Path, Parts]:
+    """Publish and store a reranker: its key, how to ask the server for it, its folder, and the parts of the last request."""
     from django.contrib.auth import get_user_model
 
     from labeling.access.api_keys import make_token
@@ -476,7 +410,8 @@ def publish_reranker(home: Path, address: str, plan: Plan) -> tuple[Score, Path,
     Reranker.objects.create(project=project, name="bench", kind=TRAINED, location=location, checksum=checksum)
     token = make_token(owner, name="benchmark", scopes=["rerank"])
     parts: Parts = {}
-    return client(address, {"authorization": f"Bearer {token}"}, parts), folder, parts
+    headers = {"authorization": f"Bearer {token}"}
+    return headers, client(address, headers, parts), folder, parts
 
 
 if __name__ == "__main__":
