@@ -68,6 +68,7 @@ PAPER_CALLS = PAPER_JUDGES * PAPER_DEGREE * SIZE // 2
 ROUND, MOST_CALLS = 30, 240
 LENGTH, BATCH = 32, 64
 SAMPLED = 60  # questions whose votes choose prior and weight, as the product samples 40,000 votes
+GROWTH = 1.5  # of the votes, after which the product chooses both again
 SCALE = LOGIT_SCALES["thurstone"]
 
 
@@ -202,6 +203,19 @@ def states(votes: list[Votes], student: list[Votes] | None, theta: FloatArray, p
     return found
 
 
+def choose(votes: list[Votes], student: list[Votes] | None, rng: np.random.Generator) -> float:
+    """The prior's precision and, by cross-validation, the weight of the student's votes, which is set in them."""
+    if student is None:
+        return choose_prior(columns_of(votes[:SAMPLED]), rng=rng, threads=2).prior_precision
+    sample = columns_of(votes[:SAMPLED], student[:SAMPLED])
+    is_student = sample.judge == 1
+    prior = choose_prior(without(sample, is_student), rng=rng, threads=2).prior_precision
+    chosen = choose_student_weight(sample, is_student, model="thurstone", prior_precision=prior, rng=rng, threads=2)
+    for own in student:
+        own.weight[:] = chosen.weight
+    return prior
+
+
 def curve(
     questions: list[Question],
     panel: Panel,
@@ -209,14 +223,19 @@ def curve(
     sampler: Sampler,
     *,
     student: list[Votes] | None,
-    precision: float,
     seed: int,
 ) -> list[tuple[int, float]]:
-    """(panel calls a question, NDCG@10) after each round of the sampler."""
+    """(panel calls a question, NDCG@10) after each round of the sampler.
+
+    Prior and weight are chosen again when the votes have grown by half, as the product does.
+    """
     points = []
+    chosen_at, precision = 0.0, 0.0
     while True:
-        theta = strengths(columns_of(votes, student), precision)
         calls = len(votes[0].pairs)
+        if calls >= GROWTH * chosen_at:
+            chosen_at, precision = calls, choose(votes, student, np.random.default_rng([seed, calls]))
+        theta = strengths(columns_of(votes, student), precision)
         points.append((calls, mean_ndcg(questions, theta)))
         if calls >= MOST_CALLS:
             return points
@@ -330,23 +349,19 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     student, held_out = distilled(questions, votes, folder, arguments)
     clock("student's training")
     answers = student_votes(student, questions, rng)
-    sample = columns_of(votes[:SAMPLED], answers[:SAMPLED])
-    is_student = sample.judge == 1
-    prior = choose_prior(without(sample, is_student), rng=rng, threads=2).prior_precision
-    chosen = choose_student_weight(sample, is_student, model="thurstone", prior_precision=prior, rng=rng, threads=2)
-    for own in answers:
-        own.weight[:] = chosen.weight
+    prior = choose(votes, answers, rng)
+    first_weight = float(answers[0].weight[0])
     alone = mean_ndcg(questions, strengths(columns_of(answers), prior))
     clock("student's answers and their weight")
     guided = curve(
         questions, panel, votes, Guided(Guided.Options(round_pairs=ROUND, pairs_per_candidate=12.0)),
-        student=answers, precision=prior, seed=arguments.seed,
+        student=answers, seed=arguments.seed,
     )  # fmt: skip
     clock("guided rounds")
     start = [panel.one_each(at, random_cycles(SIZE, 2, rng), rng) for at in range(count)]
     plain = curve(
         questions, panel, start, Adaptive(Adaptive.Options(round_pairs=ROUND, pairs_per_candidate=12.0)),
-        student=None, precision=prior, seed=arguments.seed,
+        student=None, seed=arguments.seed,
     )  # fmt: skip
     clock("adaptive rounds")
     print(
@@ -363,7 +378,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "accuracy_clear": None if held_out.accuracy is None else round(held_out.accuracy, 4),
         "ndcg_paper": round(target, 4),
         "ndcg_student_alone": round(alone, 4),
-        "student_weight": chosen.weight,
+        "student_weight": first_weight,
+        "last_student_weight": float(answers[0].weight[0]),
         "queries": count,
         "panel_pairs": arguments.panel_pairs,
         "layers": arguments.layers,
