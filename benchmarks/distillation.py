@@ -46,14 +46,14 @@ from benchmarks.training import JUDGES
 from benchmarks.training_world import TOPICS, TRAINING_TEMPLATES, Question, Topic, hidden_quality
 from labeling.plugins import Sampler
 from labeling.records import ComparisonColumns, Examples, FloatArray, IntArray, PairExamples, QueryState, TrainingData
-from scoring.numerics.design.static import all_pairs, random_cycles
+from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import choose_prior
 from scoring.numerics.judges.student_weight import choose_student_weight, without
 from scoring.numerics.measures.rankings import ndcg
 from scoring.sampling.guided import Guided
-from scoring.sampling.samplers import Adaptive
+from scoring.sampling.samplers import Adaptive, Cycles
 from trainer.bases import MINILM, load_base
 from trainer.training.embedding.bi_encoder import load_bi_encoder
 from trainer.training.pairwise.apart import ApartStudent
@@ -181,6 +181,13 @@ def strengths(columns: ComparisonColumns, precision: float) -> FloatArray:
 
 def mean_ndcg(questions: list[Question], theta: FloatArray) -> float:
     return float(np.mean([ndcg(own, each.grades, 10) for own, each in zip(theta, questions, strict=True)]))
+
+
+def unasked() -> QueryState:
+    """A query without answers, as a sampler sees it."""
+    return QueryState(
+        size=SIZE, pairs=np.empty((0, 2), dtype=np.int64), first_stage_rank=np.zeros(SIZE, dtype=np.int64)
+    )
 
 
 def states(votes: list[Votes], student: list[Votes] | None, theta: FloatArray, precision: float) -> list[QueryState]:
@@ -341,11 +348,8 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     target = mean_ndcg(questions, strengths(columns_of(paper_votes), paper_prior))
     clock("paper's design")
 
-    pairs = all_pairs(SIZE)
-    votes = [
-        panel.one_each(at, pairs[rng.choice(len(pairs), arguments.panel_pairs, replace=False)], rng)
-        for at in range(count)
-    ]
+    first = Cycles(Cycles.Options(spread=True))
+    votes = [panel.one_each(at, first.sample(unasked(), arguments.panel_pairs, rng), rng) for at in range(count)]
     student, held_out = distilled(questions, votes, folder, arguments)
     clock("student's training")
     answers = student_votes(student, questions, rng)
@@ -403,9 +407,7 @@ def main(began: float) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two layers, one pass; minutes")
     parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument(
-        "--panel-pairs", type=int, default=30, help="random pairs a question that the student learns from"
-    )
+    parser.add_argument("--panel-pairs", type=int, default=30, help="pairs a question that the student learns from")
     parser.add_argument("--layers", type=int, default=0, help="layers of MiniLM in the base (quick 2, otherwise 6)")
     parser.add_argument("--epochs", type=int, default=0, help="passes over the pairs (quick 1, otherwise 3)")
     parser.add_argument("--rate", type=float, default=1e-3)

@@ -28,7 +28,8 @@ class Cycles(plugins.Sampler):
     """The paper's design: one round with a union of random Hamiltonian cycles.
 
     If there are pairs already (after a budget limit or for candidates added later), it draws only the pairs
-    missing to reach the degree and to connect the graph. A budget below one cycle gives a path.
+    missing to reach the degree and to connect the graph. A budget below one cycle gives a path, or with `spread` pairs that
+    share no candidate.
     """
 
     name = "cycles"
@@ -37,6 +38,10 @@ class Cycles(plugins.Sampler):
     class Options(plugins.Sampler.Options):
         degree: int = pydantic.Field(
             default=8, ge=2, le=MOST_DEGREE, description="Pairs per candidate (an even number)."
+        )
+        spread: bool = pydantic.Field(
+            default=False,
+            description="A budget below one cycle compares as many documents as possible once, instead of joining some.",
         )
 
         @pydantic.field_validator("degree")
@@ -52,7 +57,10 @@ class Cycles(plugins.Sampler):
         static.check_budget(budget)
         if len(state.pairs):
             return static.complete_degrees(state.size, self.options.degree, state.pairs, rng)[:budget]
-        return static.random_cycles(state.size, self.options.degree, rng)[:budget]
+        pairs = static.random_cycles(state.size, self.options.degree, rng)
+        if self.options.spread and self.options.degree < state.size - 1:
+            pairs = static.matchings_first(state.size, pairs)
+        return pairs[:budget]
 
 
 @plugins.register

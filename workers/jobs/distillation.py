@@ -75,7 +75,7 @@ class DistillationOptions(Options):
     )
     panel_design: Literal["cycles", "adaptive"] = pydantic.Field(
         default="cycles",
-        description="Design of the first part: cycles draws random pairs, adaptive focuses on the top.",
+        description="Design of the first part: cycles compares as many documents as possible, adaptive focuses on the top.",
     )
     review_pairs: int = pydantic.Field(
         default=60,
@@ -375,8 +375,11 @@ def _start_run(job: Job, payload: dict[str, Any], stage: str, *, by: Any = None)
     options = DistillationOptions.model_validate(payload["options"])
     queries = len(comparable_query_ids(project.pk))
     panel: dict[str, Any] = {"judges": _annotators(payload["judges"]), "allocation": Run.Allocation.ROTATE}
+    # Many documents once: at 30 pairs of 100 documents worth .08 in NDCG@10 over a path, at 90 with a student's answers .02.
+    first = {"spread": True} if options.panel_design == "cycles" else {}
     orders: dict[str, dict[str, Any]] = {
-        PANEL: {**panel, "sampler": options.panel_design, "pair_budget": queries * options.panel_pairs},
+        PANEL: {**panel, "sampler": options.panel_design, "sampler_options": first,
+                "pair_budget": queries * options.panel_pairs},
         JUDGE: {"judges": _annotators([payload.get("student")]), "sampler": "cycles",
                 "sampler_options": {"degree": options.degree}},
         REVIEW: {**panel, "sampler": GUIDED, "pair_budget": queries * options.review_pairs,

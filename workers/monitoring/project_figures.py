@@ -69,7 +69,7 @@ CURVE = Figure("curve", ndcg_by_judgments, pydantic.TypeAdapter(list[CurvePoint]
 DOMAINS = Figure("domains", domain_counts, pydantic.TypeAdapter(list[DomainCounts]))
 ANSWERS = Figure("answers", answer_counts, pydantic.TypeAdapter(list[AnswerCounts]))
 ELO = Figure("elo", elo_histogram, pydantic.TypeAdapter(EloHistogram))
-SIZES = Figure("sizes", judged_sizes, pydantic.TypeAdapter(dict[int, int]))
+SIZES: Figure[dict[int, int]] = Figure("sizes", judged_sizes, pydantic.TypeAdapter(dict[int, int]))
 FEW = Figure("few_comparisons", few_comparisons, pydantic.TypeAdapter(int))
 # These read samples or the latest answers only.
 JUDGES = Figure("judges", judge_figures, pydantic.TypeAdapter(list[JudgeFigures]), grows=False)
@@ -100,6 +100,14 @@ def read_figure(project: Project, figure: Figure[Found], *, kept_s: float) -> Me
         return Measured(figure.holds.validate_python(row.value), row.measured_at)
     except pydantic.ValidationError:  # stored by another version
         return measure(project, figure)
+
+
+def light_value(project: Project, figure: Figure[Found], *, rows: int, kept_s: float) -> Found | None:
+    """Return a figure that is cheap in a small project, which computes it at each reading and stores nothing.
+
+    `rows`: the candidates or the answers of the project, whichever are more.
+    """
+    return read_figure(project, figure, kept_s=kept_s).value if rows > MANY_ROWS else figure.compute(project)
 
 
 def current_cards(project: Project, *, kept_s: float) -> list[Scorecard]:

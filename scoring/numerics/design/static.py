@@ -118,6 +118,15 @@ def random_cycles(size: int, degree: int, rng: np.random.Generator, exclude: Int
     )
 
 
+def matchings_first(size: int, cycles: IntArray) -> IntArray:
+    """The pairs of whole cycles over `size` candidates, those of a cycle in another order: every other pair first.
+
+    `cycles` int64[k size, 2] as from `random_cycles`; so the first size // 2 rows are a matching, in which no candidate is twice.
+    """
+    places = np.arange(len(cycles))
+    return cycles[np.lexsort((places, places % size % 2 + 2 * (places % size == size - 1), places // size))]
+
+
 def random_matching(size: int, pairs: IntArray, rng: np.random.Generator) -> IntArray:
     """Pairs between the candidates that are in none of `pairs`, each in one; an odd one meets a candidate that has been met.
 

@@ -56,6 +56,18 @@ def test_cycles_cut_short_are_completed_later() -> None:
     assert met.max() <= 9
 
 
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 30, 31, 100])
+def test_spread_cycles_begin_with_as_many_documents_as_possible(size: int) -> None:
+    spread = samplers.Cycles(samplers.Cycles.Options(degree=2, spread=True))
+    whole = spread.sample(state_of(size), 10_000, np.random.default_rng(1))
+    plain = samplers.Cycles(samplers.Cycles.Options(degree=2)).sample(state_of(size), 10_000, np.random.default_rng(1))
+    assert sorted(whole.tolist()) == sorted(plain.tolist())
+    first = spread.sample(state_of(size), size // 2, np.random.default_rng(1))
+    if size > 3:  # of fewer all pairs are drawn at random
+        assert len(np.unique(first)) == 2 * (size // 2)
+    assert static.degrees(size, np.concatenate(drain(spread, size, max(1, size // 3)))).min() >= min(2, size - 1)
+
+
 def test_cycles_give_new_candidates_their_pairs() -> None:
     before = static.random_cycles(30, 4, np.random.default_rng(0))
     cycles = samplers.Cycles(samplers.Cycles.Options(degree=4))

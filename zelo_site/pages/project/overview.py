@@ -21,7 +21,7 @@ from trainer.serving.registry import servable
 from workers.budgets.limits import read_caps
 from workers.budgets.spend import totals_of_project
 from workers.models import JudgingTask, Run
-from workers.monitoring.project_figures import SIZES, read_figure
+from workers.monitoring.project_figures import SIZES, light_value
 from workers.runs.progress import RunProgress, run_progress
 from workers.runs.savings import Saving, read_saving
 from workers.runs.stages import STAGES
@@ -127,6 +127,7 @@ def read_overview(project: Project) -> Overview:
     missing = [queue for queue in queues if not queue.workers]
     of_judges = judge_needs(project, run)
     failures = read_failures(run) if progress and progress.dead else []
+    judged = light_value(project, SIZES, rows=sizes.most_rows, kept_s=SIZES_KEPT_S)
     return Overview(
         project=project,
         sizes=sizes,
@@ -143,7 +144,7 @@ def read_overview(project: Project) -> Overview:
             + score_needs(project, sizes, certainty, enough=enough_recall(run), is_live=works)
         ),
         certainty=certainty,
-        saving=read_saving(project, read_figure(project, SIZES, kept_s=SIZES_KEPT_S).value or {}),
+        saving=read_saving(project, judged or {}),
     )
 
 

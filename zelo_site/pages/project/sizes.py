@@ -26,6 +26,10 @@ class Sizes:
     failed_fits: int
     waiting_for_people: int
 
+    @property
+    def most_rows(self) -> int:
+        return max(self.candidates, self.judgments)
+
 
 _SIZES = """
 SELECT counts.*,

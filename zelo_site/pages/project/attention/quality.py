@@ -8,13 +8,13 @@ from django.utils.translation import ngettext
 
 from labeling.models import Project
 from workers.monitoring.data_summary import FEW_COMPARISONS
-from workers.monitoring.project_figures import FEW, read_figure
+from workers.monitoring.project_figures import FEW, light_value
 from zelo_site.pages.project.attention.needs import Audience, Button, Level, Need
 from zelo_site.pages.project.certainty import ProjectCertainty
 from zelo_site.pages.project.sizes import Sizes
 from zelo_site.templatetags.figures import count, decimals
 
-FEW_KEPT_S = 4
+FEW_KEPT_S = 30
 # The certainty that a top ten needs for training and publishing, where the run has set no other.
 ENOUGH_CERTAINTY = 0.9
 
@@ -39,7 +39,7 @@ def score_needs(
         found.append(_queries(project, "islands", text, remedy, "islands"))
     if not is_live:
         found += _uncertain(project, certainty, ENOUGH_CERTAINTY if enough is None else enough)
-    if not sizes.stale and (few := read_figure(project, FEW, kept_s=FEW_KEPT_S).value):
+    if not sizes.stale and (few := light_value(project, FEW, rows=sizes.most_rows, kept_s=FEW_KEPT_S)):
         text = ngettext(
             "%(n)s document has fewer than %(least)s comparisons",
             "%(n)s documents have fewer than %(least)s comparisons",
