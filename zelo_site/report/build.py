@@ -66,8 +66,7 @@ def build_report(
         return found.value
 
     sections += label_sections(project, read)
-    if snapshot is not None:
-        sections += proof_sections(project, snapshot, split)
+    sections += proof_sections(project, snapshot, split)
     sections.append(settings_section(project, snapshot))
     sections.append(versions_section(project, [each for each in (before, snapshot) if each is not None]))
     facts = [(_("created"), f"{timezone.now():%Y-%m-%d %H:%M} UTC")]

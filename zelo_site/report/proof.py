@@ -26,8 +26,11 @@ MOVED_SHOWN = 5
 TESTED_AGAINST = ("first_stage", "bm25", "base", "judge")
 
 
-def proof_sections(project: Project, snapshot: Snapshot, split: str) -> list[Section]:
+def proof_sections(project: Project, snapshot: Snapshot | None, split: str) -> list[Section]:
     """Return a section per reference that was evaluated, or one that says that nothing was."""
+    if snapshot is None:
+        missing = Text(_("No snapshot is frozen yet; freeze one, then start an evaluation."), is_warning=True)
+        return [Section("proof", _("Proof"), (missing,))]
     boards = [board for each in REFERENCES if (board := _board(project, snapshot, split, each))]
     if not boards:
         empty = Text(_("Nothing is evaluated on this split yet; start an evaluation first."), is_warning=True)

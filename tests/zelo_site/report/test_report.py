@@ -114,6 +114,7 @@ def test_without_scores_the_report_says_what_is_missing(client: Client, owner: A
     empty = Project.objects.create(name="Empty", slug="empty")
     Membership.objects.create(project=empty, user=owner, role="owner")
     html = page(client, "report", "empty")
+    assert "No snapshot is frozen yet" in html
     assert "No judge has answered yet" in html and "Relevance is not calibrated" in html
 
 
