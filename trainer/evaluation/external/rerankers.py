@@ -259,11 +259,13 @@ class OutsideReranker:
         scores = np.full(count, math.nan)
         try:
             for row in rows or []:
-                index, score = row["index"], float(row[key])
-                if not 0 <= index < count or not math.isnan(scores[index]):
+                index, score = row["index"], row[key]
+                if type(index) is not int or not 0 <= index < count or not math.isnan(scores[index]):
                     raise ValueError(f"index {index}")
+                if type(score) not in (int, float):  # float() reads True and "0.5"
+                    raise ValueError(f"{key} {score!r}")
                 scores[index] = score
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise OutsideFailed(
                 f"{self.endpoint.name} answered {self._clean(str(answer), 200)!r} ({self._clean(str(error), 100)}); expected one row with index and {key} "
                 f"for each of {count} documents; check `shape`"
