@@ -20,6 +20,7 @@ import numpy as np
 import pydantic
 
 from labeling.access.redaction import redact
+from labeling.plugins import problem_of
 from labeling.records import FloatArray
 from trainer.evaluation.external.prompts import DOCUMENT, QUERY, Template, check_templates, filled
 
@@ -104,8 +105,7 @@ def outside_endpoints(environment: Mapping[str, str] | None = None) -> dict[str,
     except OSError as error:
         raise OutsideInvalid(f"{VARIABLE} names the file {text!r}: {error.strerror}; expected JSON") from None
     except pydantic.ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise OutsideInvalid(f"{VARIABLE} is not valid: {problems}; see docs/evaluation.md") from None
+        raise OutsideInvalid(f"{VARIABLE} is not valid: {problem_of(error)}; see docs/evaluation.md") from None
     except ValueError as error:
         raise OutsideInvalid(f"{VARIABLE} is not JSON ({error}); see docs/evaluation.md") from None
     by_name = {each.name: each for each in found}

@@ -10,6 +10,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project
+from labeling.plugins import problem_of
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.snapshots.mixing import Part, mix
@@ -54,7 +55,7 @@ class Command(BaseCommand):
                     chosen = SnapshotOptions.model_validate(json.loads(options["options"]))
                     snapshot = freeze(projects, name=name, options=chosen)
             except (SnapshotRefused, StorageFull, pydantic.ValidationError, json.JSONDecodeError) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(problem_of(error)) from error
             self._say(snapshot)
 
     def _say(self, snapshot: Snapshot) -> None:

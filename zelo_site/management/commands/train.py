@@ -12,7 +12,7 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from scoring.models import Snapshot
 from trainer.evaluation.gate import held_back_reason
 from trainer.models import TrainingRun
@@ -42,7 +42,7 @@ class Command(BaseCommand):
             with working({"training"}) as tick:
                 follow(self._order(options), bar=ProgressBar("7 Train", sys.stdout), tick=tick)
         except (TrainingRefused, UnknownPlugin, pydantic.ValidationError, json.JSONDecodeError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error
         except KeyboardInterrupt:
             self.stdout.write("\nthe training continues in the background")
 
