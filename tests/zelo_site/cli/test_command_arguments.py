@@ -127,6 +127,7 @@ def test_bad_options_of_a_rater_change_nothing(monkeypatch: pytest.MonkeyPatch, 
     [
         (["snapshot", "--options", '{"test_share": 0.8}'], "test_share: Input should be less than or equal to 0.5"),
         (["export", "--format", "trec-run", "--options", '{"tag": 3}'], "tag: Input should be a valid string"),
+        (["snapshot", "--options", "[1]"], "--options '[1]' is not a JSON object; pass one such as {\"k1\": 1.2}"),
     ],
 )
 def test_wrong_options_are_named_without_the_words_of_a_library(arguments: list[str], said: str) -> None:
