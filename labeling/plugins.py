@@ -59,6 +59,16 @@ class ExportFailed(ValueError):
     """A file format cannot represent a value."""
 
 
+def problem_of(error: Exception) -> str:
+    """The message of an error in one line; of wrong options, each field with what is wrong, without pydantic's own words."""
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'options'}: {each['msg'].removeprefix('Value error, ')}"
+        for each in error.errors()
+    )
+
+
 class UnknownPlugin(LookupError):
     """No plugin of that kind and name is registered."""
 

@@ -18,7 +18,7 @@ from django.utils.text import slugify
 from labeling import audit
 from labeling.annotation.criteria import checked_rubric
 from labeling.models import Membership, Project, ProjectCount, Query, Role
-from labeling.plugins import UnknownPlugin, get_plugin
+from labeling.plugins import UnknownPlugin, get_plugin, problem_of
 from labeling.signals import rater_changed
 
 
@@ -146,8 +146,7 @@ def _checked_options(rater: str, options: Mapping[str, Any]) -> dict[str, Any]:
     except UnknownPlugin as error:
         raise BadProject(str(error)) from error
     except pydantic.ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise BadProject(f"options of the rater {rater!r} cannot be used: {wrong}") from error
+        raise BadProject(f"options of the rater {rater!r} cannot be used: {problem_of(error)}") from error
     _check_storable(json.dumps(values, ensure_ascii=False).replace("\\u0000", "\x00"), "an option of the rater")
     return values
 

@@ -47,13 +47,15 @@ class GradedQuery:
 class Quality:
     """NDCG@k (linear gain) of one ranking: mean over `queries` with its bootstrap interval.
 
-    `is_person`: `order` is a person's name, which is not translated.
+    `is_person`: `order` is a person's name, which is not translated. `of_queries`: the project's queries with a positive
+    grade; 0 in figures that an earlier version stored.
     """
 
     order: str
     ndcg: Interval
     queries: int
     is_person: bool = False
+    of_queries: int = 0
 
 
 # Documents that are no candidates have the id 0: relevant or not, they are never retrieved.
@@ -93,26 +95,40 @@ def graded_queries(project_id: int, *, among: Sequence[int] | None = None) -> li
     ]
 
 
+def graded_with_elo(project: Project) -> list[GradedQuery]:
+    """Return the graded queries of which some candidate has an Elo, in id order."""
+    compared = Candidate.objects.filter(query__project=project, score__comparisons__gt=0)
+    return graded_queries(project.pk, among=list(compared.values_list("query_id", flat=True).distinct()))
+
+
 def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:
     """Return NDCG@k of the first stage, of each annotator alone and of Elo; empty without grades.
 
-    Leaves out annotators who ranked fewer than half of the graded queries' documents with an Elo, since ties would
-    decide most of their ranking.
+    Once there is an Elo, all rankings are measured on the graded queries that have one: a run may ask about a few queries,
+    and the others say nothing of its answers. As on the leaderboard, queries that a ranking lacks are left out of its mean.
+    Leaves out annotators who ranked fewer than half of these queries' documents with an Elo, since ties would decide
+    most of their ranking.
     """
-    graded = graded_queries(project.pk)
-    if not graded:
+    whole = graded_queries(project.pk)
+    if not whole:
         return []
     first_stage, elo = _first_stage(project), _elo(project)
+    graded = _ranked(elo, whole) or whole
     annotators = judge_orders(project, [query.query_id for query in graded])
     people = set(Annotator.objects.filter(project=project, is_person=True).values_list("name", flat=True))
     rated = elo.keys() & set(np.concatenate([query.candidate_ids for query in graded]).tolist())
-    found = [measure(FIRST_STAGE, first_stage, graded, k=k)] if first_stage else []
-    found += [
-        replace(measure(name, scores, graded, k=k), is_person=name in people)
-        for name, scores in annotators.items()
-        if scores and len(scores) >= LEAST_RANKED * len(rated)
-    ]
-    return found + ([measure("Elo", elo, graded, k=k)] if elo else [])
+    kept = [(name, own, name in people) for name, own in annotators.items() if len(own) >= LEAST_RANKED * len(rated)]
+    found = []
+    for name, scores, is_person in [(FIRST_STAGE, first_stage, False), *kept, ("Elo", elo, False)]:
+        ranked = _ranked(scores, graded)
+        if ranked:
+            row = measure(name, scores, ranked, k=k)
+            found.append(replace(row, is_person=is_person, of_queries=len(whole)))
+    return found
+
+
+def _ranked(scores: Mapping[int, float], graded: list[GradedQuery]) -> list[GradedQuery]:
+    return [query for query in graded if not scores.keys().isdisjoint(query.candidate_ids.tolist())]
 
 
 def measure(name: str, scores: Mapping[int, float], graded: list[GradedQuery], *, k: int = 10) -> Quality:

@@ -43,7 +43,7 @@ def exported_queries(project: Project) -> Iterator[ExportedQuery]:
     rows = Candidate.objects.filter(query__project=project).order_by("query_id").values_list(*_COLUMNS)
     for _, group in itertools.groupby(rows.iterator(chunk_size=AT_ONCE), key=lambda row: row[0]):
         of_query = list(group)
-        documents = sorted((_document(row) for row in of_query), key=_best_first)
+        documents = _best_first([_document(row) for row in of_query])
         _, external_id, text, metadata = of_query[0][:4]
         yield ExportedQuery(id=external_id, text=text, metadata=metadata, documents=tuple(documents))
 
@@ -68,9 +68,14 @@ def _document(row: tuple[Any, ...]) -> ExportedDocument:
     )
 
 
-def _best_first(document: ExportedDocument) -> tuple[bool, float, str]:
-    """Return the sort key: unrated last, ties by id in code point order for any database collation."""
-    return document.elo is None, -(document.elo or 0.0), document.id
+def _best_first(documents: list[ExportedDocument]) -> list[ExportedDocument]:
+    """Return the documents by Elo, ties by descending id as trec_eval and our evaluation order them, then the unrated.
+
+    Ids are compared by code points, whatever the database's collation.
+    """
+    by_id = sorted(documents, key=lambda document: document.id)
+    rated = [document for document in reversed(by_id) if document.elo is not None]
+    return sorted(rated, key=lambda document: -(document.elo or 0.0)) + [each for each in by_id if each.elo is None]
 
 
 def exported_texts(project: Project) -> Iterator[ExportedText | ImportedGrade]:

@@ -61,6 +61,26 @@ def test_a_relevant_document_that_is_no_candidate_lowers_the_measure(project: Pr
     assert ranking_quality(project)[0].ndcg.estimate == pytest.approx(before - (without - with_it) / 2)
 
 
+def test_a_run_of_some_queries_is_measured_on_these(project: Project) -> None:
+    """Judged are the first query, and by one of the judges the second one too."""
+    both = make_query_with_documents(project, 4, grades=(0, 0, 2, 0))
+    first, second = make_judges(project, 2)
+    queries = list(project.queries.order_by("id"))
+    for query, judges in ((queries[0], (first, second)), (both, (second,))):
+        for a in range(4):
+            for b in range(a + 1, 4):
+                for judge in judges:
+                    judge_pair(make_pair(query, a, b), judge, 0.1)
+    rate_stale(project.pk)
+    found = {each.order: each for each in ranking_quality(project)}
+    assert {name: each.queries for name, each in found.items()} == {
+        "first stage": 2, "judge Prefers the longer": 1, "judge Prefers the longer (2)": 2, "Elo": 2
+    }  # fmt: skip
+    assert {each.of_queries for each in found.values()} == {3}
+    assert found["judge Prefers the longer"].ndcg.estimate == pytest.approx(1.0)
+    assert found["Elo"].ndcg.estimate == pytest.approx((1.0 + 1.0 / np.log2(3)) / 2)
+
+
 def test_without_grades_there_is_nothing_to_show() -> None:
     assert ranking_quality(make_project(queries=2)) == []
 

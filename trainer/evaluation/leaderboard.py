@@ -47,6 +47,7 @@ from trainer.models import Evaluation, Reranker
 SPLITS = ("dev", "test", "heldout")
 # Kinds of baselines that each row is compared with; of the judges, only the best.
 BASELINES = ("bm25", "first_stage", "base", "judge")
+MOST_P = 0.05
 
 
 class NotEvaluated(LookupError):
@@ -55,7 +56,11 @@ class NotEvaluated(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Against:
-    """A paired difference in the leading measure to the baseline `name`; `verdict` says it in words."""
+    """A paired difference in the leading measure to the baseline `name`.
+
+    `verdict`: better or worse if the interval excludes zero and the sign-flip test agrees, so that a few queries, whose
+    interval may have no width, tell nothing.
+    """
 
     name: str
     reranker_id: int
@@ -64,9 +69,9 @@ class Against:
     @property
     def verdict(self) -> str:
         interval = self.test.difference
-        if interval.low > 0.0:
-            return "better"
-        return "worse" if interval.high < 0.0 else "not told apart"
+        if self.test.p_value >= MOST_P or interval.low <= 0.0 <= interval.high:
+            return "not told apart"
+        return "better" if interval.low > 0.0 else "worse"
 
 
 @dataclass(frozen=True, slots=True)

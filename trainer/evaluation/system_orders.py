@@ -10,7 +10,7 @@ from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import Measure
 from scoring.numerics.measures.systems import FEWEST_SYSTEMS, OrderAgreement, order_agreement
-from trainer.evaluation.entries import ELO
+from trainer.evaluation.entries import ELO, JUDGE
 from trainer.evaluation.leaderboard import NotEvaluated, values_by_reranker
 from trainer.evaluation.metrics import METRICS, RESAMPLES, Measured
 
@@ -41,7 +41,7 @@ class SystemOrders:
 
 
 def system_orders(project: Project, snapshot: Snapshot, split: str, *, measure: str = METRICS[0]) -> SystemOrders:
-    """Compare the orders of all evaluated rankers but Elo itself, which the reference Elo would favour.
+    """Compare the orders of all evaluated rankers but Elo and the judges, which the reference made of them would favour.
 
     Raises NoSystemOrders with fewer than three rankers or five queries that both references measure.
     """
@@ -51,7 +51,9 @@ def system_orders(project: Project, snapshot: Snapshot, split: str, *, measure: 
     except NotEvaluated as error:
         raise NoSystemOrders(str(error)) from error
     both = {
-        reranker: (own, elo[reranker]) for reranker, own in grades.items() if reranker in elo and reranker.kind != ELO
+        reranker: (own, elo[reranker])
+        for reranker, own in grades.items()
+        if reranker in elo and reranker.kind not in (ELO, JUDGE)
     }
     shared = {reranker: set(one.query_ids) & set(two.query_ids) for reranker, (one, two) in both.items()}
     most = max((len(own) for own in shared.values()), default=0)

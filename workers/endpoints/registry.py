@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import pydantic
 
+from labeling.plugins import problem_of
 from workers.endpoints.batching import BatchLimits
 from workers.endpoints.gates import Channel, Limits
 from workers.endpoints.request_values import (
@@ -276,8 +277,7 @@ def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
     try:
         endpoints = pydantic.TypeAdapter(list[Endpoint]).validate_python(rows)
     except pydantic.ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise EndpointsInvalid(f"{VARIABLE} is not valid: {problems}; see docs/judges.md") from None
+        raise EndpointsInvalid(f"{VARIABLE} is not valid: {problem_of(error)}; see docs/judges.md") from None
     by_name = {endpoint.name: endpoint for endpoint in endpoints}
     if len(by_name) < len(endpoints):
         raise EndpointsInvalid(f"{VARIABLE} defines two endpoints with the same name; rename one")

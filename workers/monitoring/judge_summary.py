@@ -17,7 +17,7 @@ from labeling.plugins import Rater, get_plugin
 from scoring.columns import ProjectColumns, copy_columns, only, read_columns
 from scoring.models import INDEPENDENT, JudgeFit
 from scoring.numerics.measures.sides import SAME_SQL
-from scoring.quality import graded_queries, measure
+from scoring.quality import graded_with_elo, measure
 from workers.budgets.spend import spend_of_project
 from workers.monitoring.query_figures import spend_per_answer
 
@@ -137,8 +137,11 @@ WHERE pair.query_id = ANY(%s) AND judgment.kind = 'preference'
 
 
 def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
-    """Return NDCG@10 on the first fifty graded queries, refitted on growing shares of their answers."""
-    graded = graded_queries(project.pk)[:CURVE_QUERIES]
+    """Return NDCG@10 on the first fifty graded queries with an Elo, refitted on growing shares of their answers.
+
+    As in every figure, a document that these answers do not compare is not retrieved.
+    """
+    graded = graded_with_elo(project)[:CURVE_QUERIES]
     if not graded:
         return []
     read = read_columns([query.query_id for query in graded])
@@ -152,7 +155,8 @@ def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
     for share in np.linspace(1.0 / CURVE_POINTS, 1.0, CURVE_POINTS):
         kept = when <= np.quantile(when, share)
         fit = rater.rate(only(read.columns, kept))
-        scores = dict(zip(read.candidate_ids.tolist(), fit.theta.tolist(), strict=True))
+        known = fit.comparisons > 0
+        scores = dict(zip(read.candidate_ids[known].tolist(), fit.theta[known].tolist(), strict=True))
         ndcg = measure("Elo", scores, graded).ndcg
         points.append(CurvePoint(int(kept.sum()), ndcg.estimate, ndcg.low, ndcg.high, float(cost[kept].sum())))
     return points

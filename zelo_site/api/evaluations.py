@@ -236,7 +236,7 @@ def get_system_orders(
     request: HttpRequest, slug: str, snapshot: int | None = None, split: Split = "test", measure: str = ""
 ) -> dict[str, Any]:
     """Whether Elo orders the evaluated rerankers as human grades do: Kendall's tau-b and Pearson's r with 95 % bootstrap
-    intervals over queries. The entry Elo is not counted."""
+    intervals over queries. Elo and the judges, which make the reference, are not counted."""
     project = project_or_404(request, slug)
     try:
         (chosen, *more) = parse_measures(measure or "ndcg@10")

@@ -16,7 +16,7 @@ from django.core.management.base import CommandError
 
 from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Project
-from labeling.plugins import UnknownPlugin, get_plugin
+from labeling.plugins import UnknownPlugin, get_plugin, problem_of
 
 EXAMPLE = """[{"plugin": "bm25", "options": {"k1": 0.9}}]"""
 
@@ -74,7 +74,7 @@ def _file(path: Path) -> list[NamedJudge]:
     except OSError as error:
         raise CommandError(f"--judges-file {path} cannot be read ({error.strerror}); check the path") from error
     except pydantic.ValidationError as error:
-        raise CommandError(f"--judges-file {path}: {_wrong(error)}; write a list such as {EXAMPLE}") from error
+        raise CommandError(f"--judges-file {path}: {problem_of(error)}; write a list such as {EXAMPLE}") from error
     except (ValueError, RecursionError) as error:
         raise CommandError(f"--judges-file {path} is not JSON ({error}); write a list such as {EXAMPLE}") from error
 
@@ -85,8 +85,4 @@ def _check(judge: NamedJudge) -> None:
     except UnknownPlugin as error:
         raise CommandError(str(error)) from error
     except pydantic.ValidationError as error:
-        raise CommandError(f"judge {judge.plugin}: {_wrong(error)}") from error
-
-
-def _wrong(error: pydantic.ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise CommandError(f"judge {judge.plugin}: {problem_of(error)}") from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from labeling.models import Project
-from scoring.quality import Quality, graded_queries, measure, ranking_quality
+from scoring.quality import Quality, ranking_quality
 from scoring.rating import stale_query_ids
 from workers.endpoints.limiter import endpoint_states
 from workers.models import EndpointState, JudgeTrouble, Run
@@ -57,22 +57,18 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
     return progress
 
 
-def quality_table(project: Project, *, also: Mapping[str, Mapping[int, float]] | None = None) -> str:
-    """Return a table of NDCG@10 with intervals per ranking, or a message without grades. `also`: further rankings
-    as scores by candidate id, listed first.
-    """
-    graded = graded_queries(project.pk) if also else []
-    rows = [measure(name, scores, graded) for name, scores in (also or {}).items() if graded]
-    rows += ranking_quality(project)
+def quality_table(project: Project) -> str:
+    """Return a table of NDCG@10 with intervals per ranking, or a message without grades."""
+    rows = ranking_quality(project)
     if not rows:
         return "No grades were imported, so rankings cannot be evaluated. Add grades with --qrels."
-    text = table(["order", "NDCG@10", "95 % interval"], [_row(each) for each in rows])
-    return f"{text}\n{rows[0].queries} graded queries, linear gain, bootstrap over queries"
+    text = table(["order", "NDCG@10", "95 % interval", "queries"], [_row(each) for each in rows])
+    return f"{text}\nof {rows[0].of_queries:,} queries with a relevant document, linear gain, bootstrap over queries"
 
 
 def _row(quality: Quality) -> list[str]:
     value = quality.ndcg
-    return [quality.order, f"{value.estimate:.3f}", f"{value.low:.3f} – {value.high:.3f}"]
+    return [quality.order, f"{value.estimate:.3f}", f"{value.low:.3f} – {value.high:.3f}", f"{quality.queries:,}"]
 
 
 class _Trouble:

@@ -29,10 +29,26 @@ class ReportRefused(ValueError):
     """The report cannot be built as ordered; the message names the wrong choice."""
 
 
-def evaluated_snapshot(project: Project, snapshots: QuerySet[Snapshot]) -> tuple[Snapshot | None, str]:
-    """Return the default of a report, the snapshot and split that were evaluated last; else the latest and `test`."""
+def evaluated_snapshot(
+    project: Project, snapshots: QuerySet[Snapshot], before: Snapshot | None = None
+) -> tuple[Snapshot | None, str]:
+    """Return the default of a report, the snapshot and split that were evaluated last; else the latest and `test`.
+
+    With `before`, only later snapshots; None if there is none.
+    """
+    if before is not None:
+        snapshots = snapshots.exclude(pk=before.pk).filter(created_at__gte=before.created_at)
     latest = Evaluation.objects.filter(project=project, snapshot__in=snapshots).defer("scores", "metrics").first()
     return (latest.snapshot, latest.split) if latest is not None else (snapshots.first(), "test")
+
+
+def _check_order(before: Snapshot, snapshot: Snapshot | None) -> None:
+    if snapshot is None:
+        raise ReportRefused(f"no snapshot was frozen after {before.name!r}; freeze one, then compare")
+    if before.pk == snapshot.pk:
+        raise ReportRefused("the snapshot is compared with itself; choose two different snapshots")
+    if before.created_at > snapshot.created_at:
+        raise ReportRefused(f"{before.name!r} was frozen after {snapshot.name!r}; exchange the two")
 
 
 def build_report(
@@ -50,8 +66,8 @@ def build_report(
     """
     if split not in SPLITS:
         raise ReportRefused(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
-    if before is not None and (snapshot is None or before.pk == snapshot.pk):
-        raise ReportRefused("the snapshot is compared with itself; choose two different snapshots")
+    if before is not None:
+        _check_order(before, snapshot)
     sections: list[Section] = []
     if before is not None and snapshot is not None:
         sections.append(snapshots_section(before, snapshot))
@@ -66,8 +82,7 @@ def build_report(
         return found.value
 
     sections += label_sections(project, read)
-    if snapshot is not None:
-        sections += proof_sections(project, snapshot, split)
+    sections += proof_sections(project, snapshot, split)
     sections.append(settings_section(project, snapshot))
     sections.append(versions_section(project, [each for each in (before, snapshot) if each is not None]))
     facts = [(_("created"), f"{timezone.now():%Y-%m-%d %H:%M} UTC")]

@@ -74,7 +74,7 @@ def judges_section(cards: list[Scorecard]) -> Section:
         cells = (count(card.answers), *map(_share, shares), *map(_lean, leans), _share(card.cycles))
         rows.append(Line(card.name, cells))
     note = _(
-        "Shares with intervals (95 %): the same side as gold answers, people and the mean of the other judges; pairs whose "
+        "Shares with intervals (95 %): the same side as gold answers and grades, as people, and as the mean of the other judges; pairs whose "
         "winner changed with the order; triples in which each document beats the next. Biases: mean preference for the "
         "document shown first less one half, and logits per factor e in length. Measured on each judge’s latest answers."
     )

@@ -26,8 +26,11 @@ MOVED_SHOWN = 5
 TESTED_AGAINST = ("first_stage", "bm25", "base", "judge")
 
 
-def proof_sections(project: Project, snapshot: Snapshot, split: str) -> list[Section]:
+def proof_sections(project: Project, snapshot: Snapshot | None, split: str) -> list[Section]:
     """Return a section per reference that was evaluated, or one that says that nothing was."""
+    if snapshot is None:
+        missing = Text(_("No snapshot is frozen yet; freeze one, then start an evaluation."), is_warning=True)
+        return [Section("proof", _("Proof"), (missing,))]
     boards = [board for each in REFERENCES if (board := _board(project, snapshot, split, each))]
     if not boards:
         empty = Text(_("Nothing is evaluated on this split yet; start an evaluation first."), is_warning=True)
@@ -68,7 +71,9 @@ def _results(board: Leaderboard) -> Table:
         board.queries,
     ) % {"n": count(board.queries), "split": board.split}
     if board.reference == "elo":
-        note += " " + _("The reference comes from the judges, so judges and Elo are favoured here.")
+        note += " " + _(
+            "The reference comes from the judges, so judges and Elo are favoured here. Documents without an Elo gain nothing."
+        )
     head = numbers(*board.labels, _("matched queries"), _("matched documents"))
     return Table("", _("reranker"), head, lines, note)
 
@@ -146,8 +151,17 @@ def _orders(project: Project, snapshot: Snapshot, split: str) -> list[Block]:
     tau, r = found.agreement.kendall, found.agreement.pearson
     return [
         Text(
-            _("Elo orders these %(n)s rerankers as human grades do: Kendall’s tau %(tau)s, Pearson’s r %(r)s.")
-            % {"n": len(found.systems), "tau": interval(tau, 2), "r": interval(r, 2)}
+            _(
+                "By %(measure)s, Elo and human grades order %(n)s rerankers with a Kendall’s tau of %(tau)s and a Pearson "
+                "correlation of %(r)s, on %(queries)s queries. Elo and the judges are not counted: they make the reference."
+            )
+            % {
+                "measure": found.label,
+                "n": len(found.systems),
+                "tau": interval(tau, 2),
+                "r": interval(r, 2),
+                "queries": count(found.queries),
+            }
         )
     ]
 

@@ -132,9 +132,12 @@ def cycles_of(
 
 
 def ratio(parts: IntArray, wholes: IntArray, rng: np.random.Generator, *, resamples: int = 2000) -> Estimate | None:
-    """sum(parts) / sum(wholes) over queries, with a bootstrap interval over them; with one query, Wilson's."""
+    """sum(parts) / sum(wholes) over queries, with a bootstrap interval over them.
+
+    Wilson's interval with one query, and where the share is the same in all queries: none of 15 is not surely 0.
+    """
     parts, wholes = parts[wholes > 0], wholes[wholes > 0]
-    if len(wholes) < 2:
+    if len(wholes) < 2 or (parts * wholes[0] == wholes * parts[0]).all():
         return share(float(parts.sum()), int(wholes.sum()))
     order = np.lexsort((wholes, parts))  # so that the order of import has no say in the interval
     parts, wholes = parts[order], wholes[order]

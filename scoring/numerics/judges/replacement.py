@@ -93,7 +93,9 @@ def replacement_test(judge: npt.ArrayLike, people: npt.ArrayLike, *, epsilon: fl
         left_out=short,
         winning_rate=float(np.mean([each.is_replaceable for each in tests])) if enough else None,
         advantage=float(np.mean([each.judge_wins for each in tests])) if enough else None,
-        items_needed=_items_needed(np.concatenate(wins) if wins else np.zeros((0, 2)), epsilon, max(len(table), 1)),
+        items_needed=_items_needed(
+            np.concatenate(wins) if wins else np.zeros((0, 2)), epsilon, max(len(table), FEWEST_PEOPLE)
+        ),
     )
 
 
@@ -117,7 +119,10 @@ def _p_value(difference: FloatArray, epsilon: float) -> float:
 
 
 def _items_needed(wins: FloatArray, epsilon: float, people: int) -> int | None:
-    """Items a person; the strictest level of the correction, that of the smallest p, is used."""
+    """Items a person; the strictest level of the correction, that of the smallest p, is used.
+
+    `people`: at least as many as the test needs, so that more people do not raise the number of someone who has two.
+    """
     few = len(wins) < FEWEST_ITEMS
     difference = wins[:, 1] - wins[:, 0]
     margin = epsilon if few else epsilon - float(difference.mean())

@@ -12,6 +12,7 @@ from labeling.models import Project
 from scoring.exports import strictly_falling
 from scoring.exports.exporting import export
 from scoring.models import Score
+from scoring.numerics.measures.rankings import ranks_of
 from tests.factories.frozen import make_scored
 from trainer.evaluation.run_files import read_run
 
@@ -52,3 +53,17 @@ def test_trec_eval_reads_an_exported_run_in_our_order() -> None:
     for place, document in enumerate(ranked, start=1):
         found = pytrec_eval.RelevanceEvaluator({"q0": {document: 1}}, {"recip_rank"}).evaluate(run)
         assert found["q0"]["recip_rank"] == pytest.approx(1 / place)
+
+
+@pytest.mark.django_db
+def test_documents_of_equal_elo_leave_in_the_order_in_which_they_are_evaluated() -> None:
+    """As trec_eval orders ties, so that an exported run has the figures of the leaderboard's row Elo."""
+    project = make_scored(queries=1, documents=8)
+    Score.objects.filter(candidate__document__external_id__in=["d0-2", "d0-5", "d0-7"]).update(elo=3000.0)
+    Score.objects.filter(candidate__document__external_id="d0-3").update(comparisons=0)
+    ranked = [line.split()[2] for line in exported(project, "trec-run").decode().splitlines()]
+    rated = Score.objects.filter(candidate__query__project=project, comparisons__gt=0)
+    elo = dict(rated.values_list("candidate__document__external_id", "elo"))
+    places = ranks_of(list(elo.values()), list(elo))
+    assert ranked == [document for _, document in sorted(zip(places.tolist(), elo, strict=True))]
+    assert len(ranked) == 7

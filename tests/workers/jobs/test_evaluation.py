@@ -90,8 +90,10 @@ def test_evaluating_again_replaces_and_does_not_double() -> None:
     assert Evaluation.objects.filter(reranker=reranker).count() == 2  # one a reference
 
 
-def test_a_loser_is_shown_losing() -> None:
-    project = make_scored()
+@pytest.mark.parametrize(("queries", "verdict"), [(24, "worse"), (9, "not told apart")])
+def test_a_loser_is_shown_losing_where_queries_suffice(queries: int, verdict: str) -> None:
+    """On three queries all signs agree, and the interval excludes zero; p cannot be below 1/4."""
+    project = make_scored(queries=queries)
     snapshot = make_frozen(project)
     worst = "".join(
         f"{query.id} Q0 {document} 1 {-grade} upside-down\n"
@@ -102,7 +104,9 @@ def test_a_loser_is_shown_losing() -> None:
     evaluated(project, snapshot, rerankers=[entered, *without_a_model(project)])
     board = leaderboard(project, snapshot, "test", "grades")
     assert board.rows[-1].evaluation.reranker_id == entered.pk
-    assert board.rows[-1].against["bm25"].verdict == "worse"
+    against = board.rows[-1].against["bm25"]
+    assert against.test.difference.high < 0.0
+    assert against.verdict == verdict
 
 
 def test_one_that_fails_does_not_take_the_others_along() -> None:

@@ -119,3 +119,19 @@ def test_bad_options_of_a_rater_change_nothing(monkeypatch: pytest.MonkeyPatch, 
         configured(project, rater_options=text)
     project.refresh_from_db()
     assert project.rater_options == {}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["snapshot", "--options", '{"test_share": 0.8}'], "test_share: Input should be less than or equal to 0.5"),
+        (["export", "--format", "trec-run", "--options", '{"tag": 3}'], "tag: Input should be a valid string"),
+        (["snapshot", "--options", "[1]"], "--options '[1]' is not a JSON object; pass one such as {\"k1\": 1.2}"),
+    ],
+)
+def test_wrong_options_are_named_without_the_words_of_a_library(arguments: list[str], said: str) -> None:
+    project = make_project()
+    with pytest.raises(CommandError) as raised:
+        call_command(arguments[0], project.slug, *arguments[1:], stdout=io.StringIO())
+    assert str(raised.value) == said

@@ -13,9 +13,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from labeling.access.annotators import get_person
-from labeling.models import Project, Query
+from labeling.models import Candidate, Project, Query
 from scoring.annotators.adjudication import adjudicate
 from scoring.quality import ranking_quality
+from scoring.rating import rate_stale
 from tests.factories.pages import candidates_of, judge, make_judge, make_pair, make_query, make_run, page, score
 from tests.factories.rows import answer_each_way
 from workers.models import ProjectFigure
@@ -129,12 +130,29 @@ def test_curve_ends_where_the_whole_fit_stands(project: Project, query: Query) -
     places = {candidate.pk: at for at, candidate in enumerate(candidates_of(query))}
     for pair in pairs_of(query):
         judge(pair, machine, 0.95 if places[pair.a_id] < places[pair.b_id] else 0.05)
+    rate_stale(project.pk)
     points = ndcg_by_judgments(project)
     assert [point.judgments for point in points] == sorted(point.judgments for point in points)
     assert points[-1].judgments == 24
     assert points[-1].ndcg == pytest.approx(1.0)
     alone = {row.order: row.ndcg.estimate for row in ranking_quality(project)}
     assert points[-1].ndcg == pytest.approx(alone[f"judge {machine.name}"])
+
+
+def test_curve_is_of_judged_queries_and_compared_documents(project: Project, query: Query) -> None:
+    """A graded query that nobody was asked about, and a good document that was compared with nothing."""
+    unasked = candidates_of(make_query(project))
+    Candidate.objects.filter(pk=unasked[-1].pk).update(grade=1)
+    best, judges = candidates_of(query)[0].pk, [make_judge(project, name=name) for name in ("one", "two")]
+    for pair in pairs_of(query):
+        if best not in (pair.a_id, pair.b_id):
+            for each in judges:
+                judge(pair, each, 0.95)
+    rate_stale(project.pk)
+    alone = {row.order: row for row in ranking_quality(project)}
+    assert ndcg_by_judgments(project)[-1].ndcg == pytest.approx(alone["Elo"].ndcg.estimate)
+    assert (alone["Elo"].queries, alone["Elo"].of_queries) == (1, 2)
+    assert alone["Elo"].ndcg.estimate < 0.9
 
 
 def test_curve_needs_grades(project: Project) -> None:
@@ -167,7 +185,7 @@ def test_fragment_shows_them_all(client: Client, project: Project, query: Query)
     html = page(client, "project-figures", project.slug)
     assert "by number of judgments" in html
     assert "8 graded" not in html
-    assert "1 graded query," in html
+    assert "1 query with a relevant document," in html
     assert machine.name in html
     assert html.count("<rect") >= 8
 

@@ -114,6 +114,7 @@ def test_without_scores_the_report_says_what_is_missing(client: Client, owner: A
     empty = Project.objects.create(name="Empty", slug="empty")
     Membership.objects.create(project=empty, user=owner, role="owner")
     html = page(client, "report", "empty")
+    assert "No snapshot is frozen yet" in html
     assert "No judge has answered yet" in html and "Relevance is not calibrated" in html
 
 
@@ -152,6 +153,26 @@ def test_two_snapshots_show_whether_newer_data_helped(client: Client, project: P
     assert itself.status_code == 422 and "choose two different snapshots" in itself.content.decode()
     answer = client.get(f"/api/v1/projects/{project.slug}/report?before={snapshot.pk}&snapshot={snapshot.pk}")
     assert answer.status_code == 422
+
+
+def test_an_earlier_snapshot_is_compared_with_a_later_one(client: Client, project: Project, snapshot: Snapshot) -> None:
+    """The one that was evaluated last is the default only where it is the later one."""
+    earlier = freeze([project], name="earlier", options=SnapshotOptions(test_share=0.34, dev_share=0.1))
+    Snapshot.objects.filter(pk=earlier.pk).update(created_at=snapshot.created_at - timedelta(days=30))
+    assert "compared with" in page(client, "report", project.slug, before=earlier.pk)
+    address = reverse("report", args=[project.slug])
+    exchanged = client.get(address, {"before": snapshot.pk, "snapshot": earlier.pk})
+    assert (exchanged.status_code, "exchange the two" in exchanged.content.decode()) == (422, True)
+    alone = client.get(address, {"before": snapshot.pk})
+    assert (alone.status_code, "no snapshot was frozen after" in alone.content.decode()) == (422, True)
+    with pytest.raises(CommandError, match="no snapshot was frozen after 'frozen'"):
+        call_command("report", project.slug, before="frozen", stdout=io.StringIO())
+    freeze([project], name="newest", options=SnapshotOptions(test_share=0.34, dev_share=0.1))
+    out = io.StringIO()
+    call_command("report", project.slug, before="frozen", stdout=out)
+    assert "- snapshot: newest\n" in out.getvalue() and "- compared with: frozen\n" in out.getvalue()
+    body = client.get(f"/api/v1/projects/{project.slug}/report?before={snapshot.pk}").json()
+    assert body["facts"]["snapshot"] == "newest"
 
 
 def test_the_report_is_written_in_the_language_of_its_reader(project: Project, snapshot: Snapshot) -> None:

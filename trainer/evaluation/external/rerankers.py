@@ -20,6 +20,7 @@ import numpy as np
 import pydantic
 
 from labeling.access.redaction import redact
+from labeling.plugins import problem_of
 from labeling.records import FloatArray
 from trainer.evaluation.external.prompts import DOCUMENT, QUERY, Template, check_templates, filled
 
@@ -104,8 +105,7 @@ def outside_endpoints(environment: Mapping[str, str] | None = None) -> dict[str,
     except OSError as error:
         raise OutsideInvalid(f"{VARIABLE} names the file {text!r}: {error.strerror}; expected JSON") from None
     except pydantic.ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise OutsideInvalid(f"{VARIABLE} is not valid: {problems}; see docs/evaluation.md") from None
+        raise OutsideInvalid(f"{VARIABLE} is not valid: {problem_of(error)}; see docs/evaluation.md") from None
     except ValueError as error:
         raise OutsideInvalid(f"{VARIABLE} is not JSON ({error}); see docs/evaluation.md") from None
     by_name = {each.name: each for each in found}
@@ -259,11 +259,13 @@ class OutsideReranker:
         scores = np.full(count, math.nan)
         try:
             for row in rows or []:
-                index, score = row["index"], float(row[key])
-                if not 0 <= index < count or not math.isnan(scores[index]):
+                index, score = row["index"], row[key]
+                if type(index) is not int or not 0 <= index < count or not math.isnan(scores[index]):
                     raise ValueError(f"index {index}")
+                if type(score) not in (int, float):  # float() reads True and "0.5"
+                    raise ValueError(f"{key} {score!r}")
                 scores[index] = score
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise OutsideFailed(
                 f"{self.endpoint.name} answered {self._clean(str(answer), 200)!r} ({self._clean(str(error), 100)}); expected one row with index and {key} "
                 f"for each of {count} documents; check `shape`"

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from workers.jobs.distillation import (
     STAGE,
     Distillation,
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             for found in self._asked(project, options):
                 self.stdout.write(described(found))
         except (DistillationRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error
 
     def _asked(self, project: Project, options: dict[str, Any]) -> list[Distillation]:
         if options["status"]:

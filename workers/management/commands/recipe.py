@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from labeling.wording import translated
 from workers.jobs.calibration import judges_so_far
 from workers.jobs.recipe.job import (
@@ -62,7 +62,7 @@ class Command(BaseCommand):
             else:
                 self._order(project, options)
         except (RecipeRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error
 
     def _order(self, project: Project, options: dict[str, Any]) -> None:
         chosen = RecipeOptions.model_validate(json_object(options["options"], "--options"))

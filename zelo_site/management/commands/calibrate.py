@@ -12,7 +12,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from scoring.calibration.calibrate import NothingRated, ProjectCalibration, project_calibration
 from scoring.rating import rate_stale
 from workers.jobs.calibration import calibrate, order_calibration, whats_due
@@ -55,7 +55,7 @@ class Command(BaseCommand):
                 settle(project, tick)
                 self.stdout.write(calibration_report(project_calibration(project)))
         except (RunRefused, RunStopped, NothingRated, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error
 
 
 def settle(project: Project, tick: Callable[[], None]) -> None:

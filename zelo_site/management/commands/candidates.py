@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from workers.jobs.candidates import FillRefused, order_candidates
 from workers.models import Job
 from zelo_site.cli.json_options import json_object
@@ -37,7 +37,7 @@ class Command(BaseCommand):
                 job = order_candidates(find_project(options["project"]), options["retriever"], chosen, options["k"])
                 follow(job, bar=ProgressBar("2 Candidates", sys.stdout), tick=tick)
         except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error
         except KeyboardInterrupt:
             self.stdout.write("\nthe job continues in the background")
 

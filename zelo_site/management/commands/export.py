@@ -11,7 +11,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.importing.dataset import export_judgments
-from labeling.plugins import UnknownPlugin, registered
+from labeling.plugins import UnknownPlugin, problem_of, registered
 from scoring.exports import ExportFailed
 from scoring.exports.exporting import export
 from zelo_site.cli.json_options import json_object
@@ -62,4 +62,4 @@ class Command(BaseCommand):
         except UnknownPlugin as error:
             raise CommandError(f"{error}, {JUDGMENTS}") from error
         except (ExportFailed, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error

@@ -13,7 +13,7 @@ from labeling.importing.dataset import ImportFailed, import_dataset, preview_dat
 from labeling.importing.detection import AUTO
 from labeling.importing.reports import left_out_file
 from labeling.models import DatasetImport, Project
-from labeling.plugins import UnknownPlugin, registered
+from labeling.plugins import UnknownPlugin, problem_of, registered
 from labeling.retrieval.candidates import rank_candidates
 from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
@@ -70,7 +70,7 @@ class Command(BaseCommand):
                     replaces=options["replace"],
                 )
             except (ImportFailed, UnknownPlugin, pydantic.ValidationError) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(problem_of(error)) from error
             rank_candidates(project)
             self.stdout.write(str(summary))
             if options["left_out"] is not None:

@@ -17,7 +17,7 @@ from django.db import DatabaseError, connection
 
 from labeling.importing.dataset import ImportFailed, import_dataset
 from labeling.models import Project
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from labeling.projects import BadProject, create_project
 from labeling.retrieval.candidates import rank_candidates
 from workers.models import Run
@@ -94,7 +94,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:  # while the services start or stop
             raise CommandError("stopped", returncode=INTERRUPTED) from None
         except (BadProject, ImportFailed, RunRefused, RunStopped, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem_of(error)) from error
 
     def _run(self, options: dict[str, Any], tick: Any) -> None:
         project = self._project(options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from argparse import ArgumentParser
@@ -12,11 +11,12 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
-from labeling.plugins import UnknownPlugin
+from labeling.plugins import UnknownPlugin, problem_of
 from scoring.models import Snapshot
 from trainer.evaluation.gate import held_back_reason
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, recommendation, resume_training, start_training
+from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S
@@ -41,8 +41,8 @@ class Command(BaseCommand):
         try:
             with working({"training"}) as tick:
                 follow(self._order(options), bar=ProgressBar("7 Train", sys.stdout), tick=tick)
-        except (TrainingRefused, UnknownPlugin, pydantic.ValidationError, json.JSONDecodeError) as error:
-            raise CommandError(str(error)) from error
+        except (TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
+            raise CommandError(problem_of(error)) from error
         except KeyboardInterrupt:
             self.stdout.write("\nthe training continues in the background")
 
@@ -59,7 +59,7 @@ class Command(BaseCommand):
             raise CommandError(
                 f"project {project.slug!r} has no such snapshot; create one with manage.py snapshot {project.slug}"
             )
-        values = json.loads(options["options"])
+        values = json_object(options["options"])
         if options["trainer"]:
             return start_training(project, snapshot, trainer=options["trainer"], options=values)
         advised = recommendation(snapshot, values)

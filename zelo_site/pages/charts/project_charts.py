@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
 from scoring.calibration.calibrate import project_calibration
-from scoring.quality import graded_queries
+from scoring.quality import graded_with_elo
 from workers.models import CertaintyPoint
 from workers.monitoring.judge_summary import CURVE_QUERIES
 from workers.monitoring.project_figures import CURVE, read_figure
@@ -80,7 +80,7 @@ def chart_titles() -> dict[str, str]:
 
 def _read_curve(project: Project) -> dict[str, Any]:
     points = read_figure(project, CURVE, kept_s=KEPT_S).value or []
-    graded = graded_queries(project.pk)[:CURVE_QUERIES]
+    graded = graded_with_elo(project)[:CURVE_QUERIES]
     sizes = Counter(int((each.candidate_ids > 0).sum()) for each in graded)
     return {
         "points": [[each.judgments, each.micros / 1e6, each.ndcg, each.low, each.high] for each in points],

@@ -30,13 +30,14 @@ def report_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the report, or send it as a file with `format=html` or `format=markdown`."""
     project = visible_project(request, slug)
     snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
-    default, split = evaluated_snapshot(project, snapshots)
-    snapshot = _chosen(request, "snapshot", snapshots) or default
     before = _chosen(request, "before", snapshots)
+    default, split = evaluated_snapshot(project, snapshots, before)
+    snapshot = _chosen(request, "snapshot", snapshots) or default
     split = one_of(request.GET, "split", SPLITS, split)
     try:
         report, error = _built(project, snapshot, split, before), ""
     except ReportRefused as refused:
+        snapshot = snapshot or evaluated_snapshot(project, snapshots)[0]
         report, error, before = _built(project, snapshot, split, None), str(refused), None
     if chosen := one_of(request.GET, "format", FILES):
         return file_response(report, chosen, slug)

@@ -110,6 +110,15 @@ def test_a_ratio_is_resampled_over_queries() -> None:
     assert ratio(np.array([0]), np.array([0]), rng) is None
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_share_that_is_the_same_in_all_queries_keeps_an_interval(part: int) -> None:
+    """Resampling them gives no width, as if no triple of 15 were proof that there is none."""
+    wholes = np.array([5, 4, 6])
+    found = ratio(wholes * part, wholes, np.random.default_rng(0))
+    assert found == share(15.0 * part, 15)
+    assert found is not None and found.high - found.low > 0.1
+
+
 # --- drift -------------------------------------------------------------------------------
 
 

@@ -66,5 +66,8 @@ def test_with_too_few_answers_it_says_how_many_are_needed() -> None:
     assert found.items_needed is not None and found.items_needed >= 30
     two = replacement_test(labels(rng, np.repeat(truth, 5), 0.8), np.repeat(people[:2], 5, axis=1))
     assert two.winning_rate is None and len(two.people) == 2
+    nobody = np.full(20, np.nan)
+    needed = {replacement_test(nobody, people[:count]).items_needed for count in (0, 1, 2, 3)}
+    assert len(needed) == 1, "the test needs three people, however many there are"
     with pytest.raises(MetricInput, match="epsilon"):
         replacement_test(truth, people, epsilon=1.0)

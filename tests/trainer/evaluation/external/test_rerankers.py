@@ -178,6 +178,10 @@ def test_a_refusal_is_not_tried_again(elsewhere: Elsewhere) -> None:
         (b'{"results": [{"index": 0, "relevance_score": 1}, {"index": 0, "relevance_score": 2}]}', "index 0"),
         (b'{"results": [{"index": 0, "relevance_score": NaN}, {"index": 1, "relevance_score": 2}]}', "1 of 2"),
         (b'[{"index": 0, "score": 1}]', "relevance_score"),
+        (b'{"results": [{"index": 0, "relevance_score": true}]}', "relevance_score True"),
+        (b'{"results": [{"index": 0, "relevance_score": "0.5"}]}', "relevance_score '0.5'"),
+        (b'{"results": [{"index": 1.0, "relevance_score": 0.5}]}', r"index 1\.0"),
+        (b'{"results": [{"index": 0, "relevance_score": 1' + b"0" * 400 + b"}]}", "expected one row"),
         (b"7", "expected one row"),
     ],
 )

@@ -20,6 +20,7 @@ from labeling.models import Membership, Project
 from scoring.models import Snapshot
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import make_user, page
+from tests.factories.rows import judge_pair, make_judges, make_pair
 from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
 from trainer.evaluation.leaderboard import Leaderboard, evaluation_queries
 from trainer.models import Reranker
@@ -214,9 +215,13 @@ def test_rest_orders_follows_and_reads(client: Client, project: Project, snapsho
     assert client.post(f"{base}/evaluations", unknown, content_type="application/json").status_code == 404
 
 
+@pytest.mark.usefixtures("stub_plugins")
 def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do(client: Client, owner: Any) -> None:
     project = make_scored(queries=18, documents=6)
     Membership.objects.create(project=project, user=owner, role="owner")
+    judge = make_judges(project)[0]
+    for query in project.queries.all():
+        judge_pair(make_pair(query, 0, 1), judge, 0.9)
     snapshot = make_frozen(project)
     address = f"/api/v1/projects/{project.slug}/leaderboard/orders?snapshot={snapshot.pk}"
     reply = client.get(address)
@@ -228,7 +233,8 @@ def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do
     assert (reply.status_code, "2 rankers on 6 queries" in reply.json()["detail"]) == (409, True)
     evaluate(order_evaluation(project, snapshot, rerankers=[run]).pk)
     found = client.get(address).json()
-    assert "Elo" not in found["systems"]
+    rows = client.get(f"/api/v1/projects/{project.slug}/leaderboard?snapshot={snapshot.pk}").json()["rows"]
+    assert {"judge", "elo"} <= {row["kind"] for row in rows}, "the reference is made of these"
     assert found["systems"] == ["BM25", "first stage", "today"]
     assert -1.0 <= found["kendall"]["low"] <= found["kendall"]["estimate"] <= found["kendall"]["high"] <= 1.0
     assert client.get(f"{address}&measure=map").json()["measure"] == "map"

@@ -44,9 +44,9 @@ class Command(BaseCommand):
         with database():
             project = find_project(options["project"])
             snapshots = Snapshot.objects.filter(projects=project)
-            default, split = evaluated_snapshot(project, snapshots)
-            snapshot = _named(snapshots, options["snapshot"]) or default
             before = _named(snapshots, options["before"])
+            default, split = evaluated_snapshot(project, snapshots, before)
+            snapshot = _named(snapshots, options["snapshot"]) or default
             try:
                 text = write(build_report(project, snapshot=snapshot, split=options["split"] or split, before=before))
             except ReportRefused as error:

@@ -11,6 +11,7 @@ from typing import Any
 import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
+from labeling.plugins import problem_of
 from workers.jobs.teaching.job import reason_of, teach_now
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.jobs.teaching.verdict import BETTER
@@ -48,7 +49,7 @@ class Command(BaseCommand):
                 wanted = TeachingOptions(**{name: options[name] for name in ("examples", "pairs", "seed")})
                 teaching = teach_now(judge, wanted, report=bar.show)
             except (TeachingRefused, pydantic.ValidationError) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(problem_of(error)) from error
             if teaching.job.state != Job.State.FINISHED:
                 bar.end("failed")
                 raise CommandError(
