@@ -116,7 +116,8 @@ def find_target(user: Any, name: str, *, embeds: bool = False) -> Target:
     deployment = usable.filter(pk=found[0]).first() if len(found) == 1 else None
     if deployment is not None:
         return target_of(deployment)
-    return Target(_version(find_embedder(user, name) if embeds else find_reranker(user, name)))
+    find = find_embedder if embeds else find_reranker
+    return Target(_version(find(user, name, beside=["/".join(each) for each in names.values()])))
 
 
 def target_of(deployment: Deployment) -> Target:
