@@ -128,7 +128,8 @@ def form_of(reranker: Reranker) -> str:
 
 def artefact_of(reranker: Reranker) -> Artefact:
     """The artefact of a reranker for the serving process."""
-    return Artefact(name=full_name(reranker), location=reranker.location, checksum=reranker.checksum)
+    name = full_name(reranker)
+    return Artefact(name=name, location=reranker.location, checksum=reranker.checksum, version=name)
 
 
 def artefact_folder(artefact: Artefact) -> Path:
