@@ -32,7 +32,7 @@ from trainer.serving.access.callers import (
     deadline_s,
 )
 from trainer.serving.access.limits import KeyLimits, OverLimit
-from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, normal, unknown
+from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, below_model, unknown
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.embedding_protocol import (
@@ -158,7 +158,7 @@ class RerankApp:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request, if its address is one that ranks or embeds."""
-        path = normal(scope["path"])
+        path, _ = below_model(scope["path"])
         if METHODS.get(path) == "POST":
             self._metrics.answered(path, _model_name.get(), status, seconds)
 
@@ -191,7 +191,8 @@ class RerankApp:
         return json_answer(200, {"model": artefact.name, "seconds": time.monotonic() - began})
 
     async def _reply(self, scope: Scope, receive: Receive) -> Answer:
-        path, method = normal(scope["path"]), scope["method"]
+        path, named = below_model(scope["path"])
+        method = scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         dialect = dialect_of(path)
         _is_background.set(BACKGROUND_HEADER in headers)
@@ -200,7 +201,7 @@ class RerankApp:
             operation = await self._operation(path, method, headers)
             if operation is not None:
                 return operation
-            caller = await self._caller(path, headers, scope)
+            caller = await self._caller(path, headers, scope, named=named)
             if path in (STATE, WARM) and caller.user_key is None:
                 return await self._for_the_web_server(path, method, caller)
             if path not in METHODS:
@@ -227,8 +228,8 @@ class RerankApp:
             told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
             return json_answer(500, error_body(dialect, RerankRefused(500, told)))
 
-    async def _caller(self, path: str, headers: dict[str, str], scope: Scope) -> Caller:
-        """The sender of the request. Raises RerankRefused for a key that is not valid."""
+    async def _caller(self, path: str, headers: dict[str, str], scope: Scope, *, named: str) -> Caller:
+        """The sender of the request, and the model that its address names. Raises RerankRefused for a key that is not valid."""
         allowed_s = deadline_s(headers)
         ends_at = time.monotonic() + allowed_s
         given = headers.get("authorization", "")
@@ -242,7 +243,7 @@ class RerankApp:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         # Users cannot name a location: their headers do not count.
         own = {"model": query["model"][0]} if query.get("model") else {}
-        return Caller(own, path, key, str(key.pk), ends_at, allowed_s)
+        return Caller(own | ({"named": named} if named else {}), path, key, str(key.pk), ends_at, allowed_s)
 
     def _is_service_key(self, authorization: str, also: Sequence[str] = ()) -> bool:
         given = authorization.removeprefix("Bearer ").encode()
@@ -257,7 +258,8 @@ class RerankApp:
     async def _found(self, caller: Caller, model: str) -> Artefact:
         if caller.user_key is not None:
             assert self._gate is not None
-            name = model or caller.headers.get("model", "")
+            # A client that cannot name a model has one in its address; what its body names is its own.
+            name = caller.headers.get("named") or model or caller.headers.get("model", "")
             admitted: Admission = await self._in_thread(self._gate.admit, caller.user_key, caller.path, name)
             return admitted.artefact
         line = caller.headers.get(ARTEFACT_HEADER)
