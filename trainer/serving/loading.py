@@ -291,7 +291,7 @@ def load_reranker(
         scorer = _scorer_called(wanted, model, files_of(folder, cache))
     if isinstance(scorer, RefinedScorer) and choice is not None:
         own = next(each for each in choice.measured if each.form == scorer.form)
-        scorer.close, scorer.below = own.close, own.close_below or math.inf
+        scorer.close, scorer.spread = own.close, own.spread
     release(model, scorer)
     return LoadedReranker(
         model,

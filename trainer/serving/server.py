@@ -79,6 +79,7 @@ LIVE, READY = "/healthz", "/readyz"
 REQUEST_THREADS = 32
 MOST_READ_AT_ONCE = 32 * 1024  # bytes of JSON that the event loop reads itself, in about a millisecond
 log = logging.getLogger(__name__)
+MOST_COMPARED_AT_ONCE = 100  # documents whose distances the event loop compares itself, in about a millisecond
 # Whether the request is one in the background, whose client waits for nothing.
 _is_background: ContextVar[bool] = ContextVar("is_background", default=False)
 # The name of the request's model once it is found, never what a client wrote.
@@ -420,7 +421,10 @@ class RerankApp:
         rows, start = [], 0
         for group in groups:
             own = outputs[start : start + len(group)]
-            rows += [start + row for row in model.unsure(own, top_n=top_n)]
+            unsure = await self._beside(
+                len(own) > MOST_COMPARED_AT_ONCE, functools.partial(model.unsure, own, top_n=top_n)
+            )
+            rows += [start + row for row in unsure]
             start += len(group)
         if rows:
             pairs = [pair for group in groups for pair in group]
