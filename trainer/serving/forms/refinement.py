@@ -130,5 +130,5 @@ def _ends(near: np.ndarray) -> np.ndarray:
 
 
 def _true_at_start(values: np.ndarray) -> int:
-    """How many values are true before the first that is not."""
+    """The number of values that are true before the first that is not."""
     return len(values) if values.all() else int(np.argmin(values))
