@@ -255,7 +255,10 @@ def truncation(warnings: Sequence[str], *, cut: int, query_cut: bool) -> dict[st
 
 def warnings_of_truncation(texts: int, *, cut: int, query_cut: bool) -> tuple[str, ...]:
     """Warnings about truncated texts, `cut` of `texts`, and about the query."""
-    found = [f"{cut:,} of {texts:,} texts exceed the model's maximum length and were truncated"] if cut else []
+    verbs = ("exceeds", "was") if cut == 1 else ("exceed", "were")
+    found = (
+        [f"{cut:,} of {texts:,} texts {verbs[0]} the model's maximum length and {verbs[1]} truncated"] if cut else []
+    )
     if query_cut:
         found.append("the query exceeds half of the model's maximum length and was truncated")
     return tuple(found)

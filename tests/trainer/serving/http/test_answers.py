@@ -58,7 +58,7 @@ def test_truncated_texts_are_told_where_a_response_has_no_meta(address: str) -> 
     tei = httpx.post(
         f"{address}/rerank", json={"query": "goldfish", "texts": [LONG, "bread"], "priority": 1}, timeout=30
     )
-    assert tei.headers["x-zelo-warnings"].startswith("priority is not used; 1 of 2 texts exceed")
+    assert tei.headers["x-zelo-warnings"].startswith("priority is not used; 1 of 2 texts exceeds")
     plain = httpx.post(f"{address}/rerank", json={"query": "goldfish", "texts": ["a pond"]}, timeout=30)
     assert "x-zelo-warnings" not in plain.headers
 
