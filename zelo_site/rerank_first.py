@@ -45,6 +45,8 @@ def _answered(path: str, environ: Environ) -> tuple[str, list[tuple[str, str]], 
 
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     length = environ.get("CONTENT_LENGTH") or ""
+    if environ.get("HTTP_CONTENT_ENCODING"):
+        return None
     if not (length.isdecimal() and int(length) <= MOST_BODY_BYTES and reranking.DOOR.has_seen(authorization)):
         return None
     content = environ["wsgi.input"].read(int(length))

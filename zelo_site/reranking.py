@@ -30,15 +30,18 @@ from trainer.deployments.routing import Route
 from trainer.models import Reranker
 from trainer.serving.access.access_cache import AccessCache, listed
 from trainer.serving.access.callers import ARTEFACT_HEADER, DEADLINE_HEADER, KEY_HEADER
-from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, allows, normal, unknown
+from trainer.serving.addresses import ADDRESSES, HEALTH, INFO, METHODS, MODELS, normal, unknown
 from trainer.serving.model_cache import Artefact
 from trainer.serving.operations.timing import TIMING_HEADER, joined
 from trainer.serving.protocols import (
     MOST_BODY_BYTES,
     Dialect,
     RerankRefused,
+    check_encoding,
+    check_method,
     dialect_of,
     error_body,
+    error_headers,
     model_named,
     read_body,
     too_large,
@@ -48,7 +51,7 @@ from zelo_site.processes.services import socket_folder
 
 SOCKET = "rerank.sock"
 BACKGROUND_HEADER, VERSION_HEADER = "x-zelo-background", "x-zelo-version"
-PASSED_ON = ("retry-after", "x-zelo-warnings", TIMING_HEADER)
+PASSED_ON = ("retry-after", "allow", "accept-encoding", "x-zelo-warnings", TIMING_HEADER)
 WARM = "/warm"
 KEY_PERIOD_S = 3600
 TIMEOUT_S, HEALTH_TIMEOUT_S = 110.0, 5.0
@@ -84,8 +87,7 @@ def rerank(request: HttpRequest, *, address: str = "", model: str = "") -> HttpR
     path = normal(address or request.path)
     dialect = dialect_of(path)
     try:
-        if not allows(path, request.method or ""):
-            raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {request.method}")
+        check_method(path, request.method or "")
         key = _key(request)
         content = b"" if path == INFO else _content(request)
         body = {} if path == INFO else read_body(content)[0]
@@ -116,12 +118,17 @@ def answer(route: Route, path: str, content: bytes, *, key_id: int, deadline: st
 
 def refusal(dialect: Dialect, error: RerankRefused) -> Reply:
     """The response that says why a request is refused, in the client's format."""
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
-    return Reply(error.status, json.dumps(error_body(dialect, error)).encode(), headers)
+    return Reply(error.status, json.dumps(error_body(dialect, error)).encode(), error_headers(error))
+
+
+def refusal_of(path: str, error: RerankRefused) -> HttpResponse:
+    """Django's response to a refused request for an address."""
+    return JsonResponse(error_body(dialect_of(path), error), status=error.status, headers=error_headers(error))
 
 
 def _content(request: HttpRequest) -> bytes:
-    """The body of a request. Raises RerankRefused before it reads one that is too large."""
+    """The body of a request. Raises RerankRefused before it reads one that is too large or compressed."""
+    check_encoding(request.headers.get("Content-Encoding", ""))
     if int(request.headers.get("Content-Length") or 0) > MOST_BODY_BYTES:
         raise too_large(int(request.headers["Content-Length"]))
     return request.body
@@ -148,10 +155,10 @@ def elsewhere(request: HttpRequest, *, slug: str = "", name: str = "", address: 
 @csrf_exempt
 def health(request: HttpRequest) -> HttpResponse:
     """GET /health: 200 if the ranking server answers, else 503 in TEI's format. Needs no key."""
-    if not allows(HEALTH, request.method or ""):
-        return JsonResponse(
-            error_body("tei", RerankRefused(405, f"{HEALTH} takes GET, not {request.method}")), status=405
-        )
+    try:
+        check_method(HEALTH, request.method or "")
+    except RerankRefused as error:
+        return refusal_of(HEALTH, error)
     try:
         healthy = _client().get(HEALTH, timeout=HEALTH_TIMEOUT_S).status_code == 200
     except httpx.TransportError:
@@ -184,11 +191,10 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 def models(request: HttpRequest) -> HttpResponse:
     """GET /v1/models: the valid values of `model`, in OpenAI's format."""
     try:
-        if not allows(MODELS, request.method or ""):
-            raise RerankRefused(405, f"{MODELS} takes GET, not {request.method}")
+        check_method(MODELS, request.method or "")
         user = _key(request).user
     except RerankRefused as error:
-        return JsonResponse(error_body("rerank", error), status=error.status)
+        return refusal_of(MODELS, error)
     return JsonResponse({"object": "list", "data": listed(user)})
 
 
@@ -256,6 +262,11 @@ def pass_on(
             502,
             f"the ranking server answered {response.status_code} without JSON; "
             "check that ZELO_RERANK_URL is the address of serve_rerank",
+        )
+    if response.status_code == 401:
+        raise RerankRefused(
+            502,
+            "the ranking server does not accept this web server's key; give both the same ZELO_SECRET_KEY and correct clocks",
         )
     kept = {name: response.headers[name] for name in PASSED_ON if name in response.headers}
     return Reply(response.status_code, response.content, kept)

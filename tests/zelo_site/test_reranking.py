@@ -18,6 +18,7 @@ from tests.factories.rows import make_project, make_user
 from tests.factories.students.artefacts import store
 from tests.processes.serve import rerank_app, running, served
 from trainer.evaluation.entries import order_of
+from trainer.models import Deployment
 from trainer.publishing.manifests import MANIFEST, ManifestBroken
 from trainer.serving.addresses import ADDRESSES, RERANK, SCORE
 from trainer.serving.loading import sigmoid
@@ -117,6 +118,9 @@ def test_a_stranger_s_reranker_is_not_there_and_the_names_that_are_are_listed(
         assert reply.status_code == 404
         listed = reply.json()["message"].partition("you can use: ")[2]
         assert f"{mine.project.slug}/carp" in listed and slug not in listed
+    Deployment.objects.create(project=mine.project, name="search", current=mine)
+    reply = ask(client, token, model="serach")
+    assert f"{mine.project.slug}/search, {mine.project.slug}/carp" in reply.json()["message"], "deployments come first"
     assert find_reranker(stranger, "") == mine
     Membership.objects.create(project=theirs.project, user=stranger, role=Role.VIEWER)
     assert find_reranker(stranger, "fish") == theirs

@@ -30,6 +30,7 @@ from trainer.serving.score_protocol import read_score_request
 
 MOST_DOCUMENTS = 200
 LONGEST_TEXT = 20_000
+BEYOND = 500  # longer than what is redacted
 MOST_REQUESTS = 10_000
 MOST_IMPORTED = 1_000
 _OLD = """
@@ -82,17 +83,17 @@ def to_log(request: Answered, route: Route, *, milliseconds: int) -> LoggedReque
     """The row to store: at most MOST_DOCUMENTS, the best; texts shortened to LONGEST_TEXT and redacted."""
     assert route.deployment_id is not None
     best_first = sorted(range(len(request.documents)), key=lambda row: (-request.scores.get(row, -math.inf), row))
-    query, count = redacted(request.query[:LONGEST_TEXT])
+    query, count = _to_store(request.query)
     documents = []
     for row in sorted(best_first[:MOST_DOCUMENTS]):
-        text, found = redacted(request.documents[row][:LONGEST_TEXT])
+        text, found = _to_store(request.documents[row])
         count += found
-        documents.append({"text": _storable(text), "place": row + 1, "score": request.scores.get(row)})
+        documents.append({"text": text, "place": row + 1, "score": request.scores.get(row)})
     return LoggedRequest(
         deployment_id=route.deployment_id,
         reranker_id=route.version.reranker_id,
         is_variant=route.is_variant,
-        query=_storable(query),
+        query=query,
         documents=documents,
         redactions=count,
         milliseconds=milliseconds,
@@ -100,8 +101,14 @@ def to_log(request: Answered, route: Route, *, milliseconds: int) -> LoggedReque
     )
 
 
-def _storable(text: str) -> str:
-    return text.replace("\x00", " ").encode("utf-8", "replace").decode()
+def _to_store(text: str) -> tuple[str, int]:
+    """A text for the log, and how much of it was replaced. It is redacted before it is cut: half of a number is not found."""
+    head = text[: LONGEST_TEXT + BEYOND]
+    is_cut = len(head) < len(text)
+    text, count = redacted(head)
+    if is_cut:
+        text = text[:-BEYOND]
+    return text[:LONGEST_TEXT].replace("\x00", " ").encode("utf-8", "replace").decode(), count
 
 
 def trim(deployment_id: int, *, most: int = MOST_REQUESTS) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models import QuerySet
@@ -71,11 +71,14 @@ class Target:
         variant = self.variant
         if variant is not None and not in_share(key, self.variant_share, of=str(self.deployment_id)):
             variant = None
+        version = variant or self.current
+        # A version is not compared with itself.
+        shadow = self.shadow if self.shadow is not None and self.shadow.reranker_id != version.reranker_id else None
         return Route(
-            version=variant or self.current,
+            version=version,
             deployment_id=self.deployment_id,
             is_variant=variant is not None,
-            shadow=self.shadow if draw() * 100 < self.shadow_share else None,
+            shadow=shadow if draw() * 100 < self.shadow_share else None,
             is_logged=draw() * 100 < self.log_share,
             log_days=self.log_days,
         )
@@ -116,7 +119,8 @@ def find_target(user: Any, name: str, *, embeds: bool = False) -> Target:
     deployment = usable.filter(pk=found[0]).first() if len(found) == 1 else None
     if deployment is not None:
         return target_of(deployment)
-    return Target(_version(find_embedder(user, name) if embeds else find_reranker(user, name)))
+    find = find_embedder if embeds else find_reranker
+    return Target(_version(find(user, name, beside=["/".join(each) for each in names.values()])))
 
 
 def target_of(deployment: Deployment) -> Target:
@@ -137,5 +141,5 @@ def target_of(deployment: Deployment) -> Target:
 
 def _version(reranker: Reranker, name: str = "") -> Version:
     own = artefact_of(reranker)
-    artefact = Artefact(name=name or own.name, location=own.location, checksum=own.checksum)
+    artefact = replace(own, name=name or own.name)
     return Version(reranker.pk, full_name(reranker), artefact)

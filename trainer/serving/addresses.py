@@ -25,6 +25,14 @@ def normal(path: str) -> str:
     return SHORT.get(found, found)
 
 
+def below_model(path: str) -> tuple[str, str]:
+    """An address and the model that it names: `/models/fish/search/rerank` is `/rerank` and `fish/search`; any other, and ""."""
+    parts = [part for part in path.split("/") if part]
+    if len(parts) > 3 and parts[0] == "models":
+        return normal("/".join(parts[3:])), "/".join(parts[1:3])
+    return normal(path), ""
+
+
 def allows(path: str, method: str) -> bool:
     """Whether an address that exists answers the method; what answers GET answers HEAD."""
     return METHODS[path] == ("GET" if method == "HEAD" else method)

@@ -235,16 +235,16 @@ class RequestBatcher:
                 job.future.set_result(job.logits)
 
     def _fail(self, job: _Job, error: Exception) -> None:
-        self._drop(job.number)
-        if not job.dropped or not job.future.done():
+        """End a job with an error, once: its other passes may fail in other threads, and its client may cancel it meanwhile."""
+        if self._drop(job.number) and job.future.set_running_or_notify_cancel():
             job.future.set_exception(error)
 
-    def _drop(self, number: int) -> None:
-        """Remove a job that was cancelled."""
+    def _drop(self, number: int) -> bool:
+        """Remove a job that was cancelled or has failed; whether it was still there."""
         with self._changed:
             job = self._jobs.pop(number, None)
             if job is None:
-                return
+                return False
             job.dropped = True
             key = id(job.model)
             pool = self._pools.get(key, _Pool())
@@ -252,3 +252,4 @@ class RequestBatcher:
             pool.entries = [entry for entry in pool.entries if entry[1] != -number]
             if not pool.entries:
                 self._pools.pop(key, None)
+            return True

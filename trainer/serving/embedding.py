@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,28 +117,47 @@ class LoadedEmbedder:
         """Unit vectors float32[n, size]; computed in the calling thread."""
         return np.stack([_vector(each) for each in self._computed(self.encode_texts(texts, role=role))])
 
-    def encode(self, query: str, documents: Sequence[str], *, document_tokens: int | None = None) -> EncodedRequest:
+    def encode(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        document_tokens: int | None = None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> EncodedRequest:
         """The tokens of the query, then of every document, each truncated to the model's maximum length.
 
-        Documents are shortened to `document_tokens` first.
+        Documents are shortened to `document_tokens` first. `go_on` is called now and then, and may raise.
         """
-        if document_tokens is not None:
-            with self._tokenizing:
-                documents = all_shortened(self._tokenizer, [self._plain(each) for each in documents], document_tokens)
         (asked,) = self.encode_texts([query], role="query")
         own = EncodedPair(asked.ids, asked.types, cut=False)
-        return EncodedRequest((own, *self.encode_texts(documents, role="document")), query_cut=asked.cut)
+        return EncodedRequest(
+            (own, *self.encode_texts(documents, role="document", tokens=document_tokens, go_on=go_on)),
+            query_cut=asked.cut,
+        )
 
-    def encode_texts(self, texts: Sequence[str], *, role: Role) -> list[EncodedPair]:
-        """The tokens of each text, with the model's prompt of the role; special tokens that it spells are read as text."""
-        texts = [self._plain(each) for each in texts]
+    def encode_texts(
+        self,
+        texts: Sequence[str],
+        *,
+        role: Role,
+        tokens: int | None = None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> list[EncodedPair]:
+        """The tokens of each text, with the model's prompt of the role; special tokens that it spells are read as text.
+
+        `tokens` and `go_on`: see `encode`.
+        """
         most = self.max_length * CHARACTERS_OF_TOKEN
         prompt = self._model.prompts.get(role) or None
         found: list[EncodedPair] = []
         for start in range(0, len(texts), ENCODED_AT_ONCE):
-            chunk = [text[:most] for text in texts[start : start + ENCODED_AT_ONCE]]
-            own = self._split(chunk, prompt)
-            for row, text in enumerate(texts[start : start + ENCODED_AT_ONCE]):
+            go_on()
+            plain = [self._plain(each) for each in texts[start : start + ENCODED_AT_ONCE]]
+            with self._tokenizing:
+                plain = all_shortened(self._tokenizer, plain, tokens)
+            own = self._split([text[:most] for text in plain], prompt)
+            for row, text in enumerate(plain):
                 # A text that was truncated by characters must also have been truncated by tokens.
                 if len(text) > most and len(own[row]) < self.max_length:
                     own[row] = self._split([text], prompt)[0]

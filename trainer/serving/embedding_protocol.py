@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from labeling.retrieval.embedder import Float32Array
-from trainer.serving.protocols import RerankRefused, model_named, truncates, unused
+from trainer.serving.protocols import RerankRefused, count, model_named, truncates, unused, wrong
 
 MOST_TEXTS = 2048
 _ROLES: dict[str, Literal["query", "document"]] = {
@@ -39,14 +39,11 @@ def read_tei_embedding(body: Mapping[str, Any], warnings: tuple[str, ...] = ()) 
     """The validated request of a body of TEI's `/embed`. Raises RerankRefused."""
     if body.get("normalize") is False:
         raise RerankRefused(422, "normalize is false; expected true: the vectors of our models have length 1")
-    prompt = body.get("prompt_name") or "document"
-    if prompt not in _ROLES:
-        raise RerankRefused(422, f"prompt_name is {str(prompt)[:60]!r}; expected query or document")
     return EmbeddingRequest(
         texts=_texts(body.get("inputs"), "inputs"),
         model=model_named(body),
-        role=_ROLES[prompt],
-        size=_size(body.get("dimensions")),
+        role=_role(body, "prompt_name"),
+        size=count(body, "dimensions", least=1),
         warnings=(*warnings, *unused(body, ("inputs", "normalize", "prompt_name", "dimensions"))),
         truncate=truncates(body),
         as_tei=True,
@@ -57,48 +54,45 @@ def read_embedding_request(body: Mapping[str, Any], warnings: tuple[str, ...] = 
     """The validated request of a body. `warnings` go in front of its own. Raises RerankRefused."""
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
-        raise RerankRefused(422, f"encoding_format is {str(encoding)[:60]!r}; expected float or base64")
-    kind = body.get("input_type") or "document"
-    if kind not in _ROLES:
-        raise RerankRefused(422, f"input_type is {str(kind)[:60]!r}; expected query or document")
+        raise wrong("encoding_format", encoding, "float or base64")
     return EmbeddingRequest(
         texts=_texts(body.get("input"), "input"),
         model=model_named(body),
-        role=_ROLES[kind],
-        size=_size(body.get("dimensions")),
+        role=_role(body, "input_type"),
+        size=count(body, "dimensions", least=1),
         as_base64=encoding == "base64",
         truncate=truncates(body),
         warnings=(*warnings, *unused(body, ("input", "encoding_format", "input_type", "dimensions"))),
     )
 
 
+def _role(body: Mapping[str, Any], field: str) -> Literal["query", "document"]:
+    named = body.get(field) or "document"
+    if not isinstance(named, str) or named not in _ROLES:
+        raise wrong(field, named, "query or document")
+    return _ROLES[named]
+
+
 def _texts(value: Any, field: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
-        raise RerankRefused(422, f"{field} is missing, empty or of another type; expected a text or a list of texts")
+        raise wrong(field, value, "a text or a list of texts")
     if len(texts) > MOST_TEXTS:
         raise RerankRefused(
             422, f"{field} holds {len(texts):,} texts; expected at most {MOST_TEXTS:,}; send several requests"
         )
     for place, text in enumerate(texts):
-        if isinstance(text, int | list):
+        if isinstance(text, int | list) and not isinstance(text, bool):
             raise RerankRefused(
                 422,
                 f"{field}[{place}] holds token numbers, which belong to another model's tokenizer; send texts "
                 "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)",
             )
-        if not isinstance(text, str) or not text:
-            shown = "empty" if text == "" else f"a {type(text).__name__}"
-            raise RerankRefused(422, f"{field}[{place}] is {shown}; expected a text")
+        if text == "":
+            raise RerankRefused(422, f"{field}[{place}] is empty; expected a text")
+        if not isinstance(text, str):
+            raise wrong(f"{field}[{place}]", text, "a text")
     return tuple(texts)
-
-
-def _size(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise RerankRefused(422, f"dimensions is {str(value)[:60]!r}; expected a whole number of 1 or more")
-    return value
 
 
 def check_size(request: EmbeddingRequest, sizes: Sequence[int], *, model: str) -> None:

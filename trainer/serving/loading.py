@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,18 +137,27 @@ class LoadedReranker:
         """Tokens per batch; more than a thousand no longer fit the caches of a CPU core."""
         return CPU_BATCH_TOKENS if self.on_cpu else DEVICE_BATCH_TOKENS
 
-    def encode(self, query: str, documents: Sequence[str], *, document_tokens: int | None = None) -> EncodedRequest:
-        """The tokens of every pair, truncated to the model's maximum length.
+    def encode(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        document_tokens: int | None = None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> EncodedRequest:
+        """The tokens of every pair, truncated to the model's maximum length; `go_on` is called now and then, and may raise.
 
         Documents are truncated first, after they were shortened to `document_tokens`. A query keeps at most half of the length, so
         neither text is removed completely. Special tokens that the texts spell are read as text.
         """
         query, query_cut = self._cut_query(self._plain(query))
-        with self._tokenizing:
-            documents = all_shortened(self._tokenizer, [self._plain(each) for each in documents], document_tokens)
         pairs: list[EncodedPair] = []
         for start in range(0, len(documents), ENCODED_AT_ONCE):
-            pairs += self._encode_starts(query, documents[start : start + ENCODED_AT_ONCE])
+            go_on()
+            plain = [self._plain(each) for each in documents[start : start + ENCODED_AT_ONCE]]
+            with self._tokenizing:
+                plain = all_shortened(self._tokenizer, plain, document_tokens)
+            pairs += self._encode_starts(query, plain)
         return EncodedRequest(tuple(pairs), query_cut)
 
     def logits(self, pairs: Sequence[EncodedPair]) -> list[float]:
@@ -282,7 +291,7 @@ def load_reranker(
         scorer = _scorer_called(wanted, model, files_of(folder, cache))
     if isinstance(scorer, RefinedScorer) and choice is not None:
         own = next(each for each in choice.measured if each.form == scorer.form)
-        scorer.close, scorer.below = own.close, own.close_below or math.inf
+        scorer.close, scorer.spread = own.close, own.spread
     release(model, scorer)
     return LoadedReranker(
         model,

@@ -27,11 +27,15 @@ class NotLoaded(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """Identifies a reranker: `checksum` (of its manifest) identifies the weights, `location` is their path."""
+    """Identifies a reranker: `checksum` (of its manifest) identifies the weights, `location` is their path.
+
+    `name` is what the client calls it, which may be a deployment; `version` the reranker's own full name.
+    """
 
     name: str
     location: str
     checksum: str = ""
+    version: str = ""
 
     @property
     def key(self) -> str:
@@ -116,7 +120,10 @@ class WarmModels:
             with self._watch(artefact):
                 folder = self._fetch(artefact)
                 self._reserve(warm, _weights_bytes(folder), artefact)
-                warm.model = self._load(folder)
+                model = self._load(folder)
+                if artefact.version:
+                    model.name = artefact.version  # its card's name may belong to another project's reranker as well
+                warm.model = model
         except Exception as error:
             warm.error = error
             with self._lock:

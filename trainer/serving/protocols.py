@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from labeling.importing.strict_json import BadJson, parse_repaired, printable
-from trainer.serving.addresses import EMBED, normal
+from trainer.serving.addresses import EMBED, HEALTH, INFO, METHODS, allows, normal
 from trainer.serving.loading import Ranked
 
 Dialect = Literal["rerank", "tei"]
@@ -23,6 +23,7 @@ TEI_PATHS = ("/rerank", "/v1/rerank", "/reranking", "/v1/reranking")  # llama.cp
 MOST_BODY_BYTES = 32 * 1024 * 1024
 MOST_DOCUMENTS = 10_000
 INSTRUCTION = "instruction"
+EXPECTED_BODY = "expected one JSON object, in UTF-8"
 _KINDS = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -30,6 +31,7 @@ _KINDS = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     422: "invalid_request_error",
     429: "overloaded_error",
 }
@@ -37,15 +39,25 @@ _COMMON_FIELDS = (
     "model", "truncate", "truncation", "truncation_direction", "truncation_side", "truncate_prompt_tokens", "return_embeddings",
     "raw_scores", "use_activation", "activation", "softmax",
 )  # fmt: skip
-_TEI_KINDS = {401: "Unauthenticated", 404: "NotFound", 413: "Validation", 422: "Validation", 400: "Validation"}
+_TEI_KINDS = {
+    401: "Unauthenticated",
+    404: "NotFound",
+    400: "Validation",
+    405: "Validation",
+    413: "Validation",
+    415: "Validation",
+    422: "Validation",
+    429: "Overloaded",
+}
 
 
 class RerankRefused(ValueError):
-    """The request is refused with the HTTP status `status`; `retry_after_s` says when to retry."""
+    """The request is refused with the HTTP status `status`; `retry_after_s` says when to retry, `allow` which method to use."""
 
-    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(self, status: int, message: str, *, retry_after_s: int | None = None, allow: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.allow = allow
         self.retry_after_s = retry_after_s
 
 
@@ -77,10 +89,10 @@ def read_body(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise too_large(len(body))
     try:
         value, repaired = parse_repaired(body)
-    except BadJson as error:
-        raise RerankRefused(400, f"the body cannot be read: {error}") from error
+    except BadJson as error:  # its remedy is for files
+        raise RerankRefused(400, f"the body is {error.problem}; {EXPECTED_BODY}") from error
     if not isinstance(value, dict):
-        raise RerankRefused(400, f"the body is a {type(value).__name__}; expected an object with query and documents")
+        raise RerankRefused(400, f"the body is {_called(value, in_list=True)}; {EXPECTED_BODY}")
     told = "characters that are not text (NUL, half a surrogate, bytes that are not UTF-8) were replaced"
     return value, (told,) if repaired else ()
 
@@ -91,13 +103,27 @@ def too_large(size: int) -> RerankRefused:
     )
 
 
+def check_method(path: str, method: str) -> None:
+    """Raise RerankRefused for a method that an address does not take."""
+    if not allows(path, method):
+        raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {printable(method, 20)}", allow=METHODS[path])
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise RerankRefused for a body that is compressed."""
+    if encoding.strip().lower() not in ("", "identity"):
+        raise RerankRefused(
+            415, f"the body has the Content-Encoding {printable(encoding, 40)}; expected none; send it uncompressed"
+        )
+
+
 def dialect_of(path: str, body: Mapping[str, Any] | None = None) -> Dialect:
     """Whether the request uses TEI's protocol: it sends `texts` where the others send `documents`.
 
     `/rerank` without either is taken for TEI's; `/v2/rerank` and `/score` never are.
     """
     fields, address = body or {}, normal(path)
-    if address == EMBED:
+    if address in (EMBED, INFO, HEALTH):
         return "tei"
     if address not in TEI_PATHS or "documents" in fields:
         return "rerank"
@@ -115,7 +141,7 @@ def model_named(body: Mapping[str, Any]) -> str:
     if model is None:
         return ""
     if not isinstance(model, str):
-        raise _wrong("model", model, "a reranker's name")
+        raise wrong("model", model, "a reranker's name")
     return model
 
 
@@ -125,7 +151,7 @@ def instruction_named(body: Mapping[str, Any]) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _wrong(INSTRUCTION, value, "a text that says which documents are relevant")
+        raise wrong(INSTRUCTION, value, "a text that says which documents are relevant")
     return value
 
 
@@ -154,7 +180,7 @@ def read_request(path: str, body: Mapping[str, Any], warnings: tuple[str, ...] =
         return_documents=_flag(body, returning, default=by_default),
         raw_scores=raw_scores(body),
         truncate=truncates(body),
-        document_tokens=_count(body, "max_tokens_per_doc", least=1),
+        document_tokens=count(body, "max_tokens_per_doc", least=1),
         as_voyage=as_voyage,
         warnings=(*warnings, *unused(body, used)),
         instruction=instruction_named(body),
@@ -166,15 +192,10 @@ def truncates(body: Mapping[str, Any]) -> bool:
     for name in ("truncation_direction", "truncation_side"):
         direction = body.get(name)
         if direction is not None and str(direction).lower() != "right":
-            raise RerankRefused(
-                422, f"{name} is {str(direction)[:60]!r}; expected right: texts are truncated at their end"
-            )
+            raise wrong(name, direction, "right: texts are truncated at their end")
     most = body.get("truncate_prompt_tokens")
     if most is not None and most != -1:
-        raise RerankRefused(
-            422,
-            f"truncate_prompt_tokens is {str(most)[:60]!r}; expected -1 (the model's maximum); use max_tokens_per_doc",
-        )
+        raise wrong("truncate_prompt_tokens", most, "-1 (the model's maximum); use max_tokens_per_doc")
     if _flag(body, "return_embeddings", default=False):
         raise RerankRefused(
             422, "return_embeddings is true; expected false; use /v1/embeddings with an embedding student"
@@ -221,29 +242,37 @@ def answer(
             "api_version": {"version": "2"},
             "billed_units": {"search_units": 1},
             "tokens": {"input_tokens": tokens, "output_tokens": 0},
-            **truncation(request.warnings, documents=len(request.documents), cut=cut, query_cut=query_cut),
+            **truncation(request.warnings, cut=cut, query_cut=query_cut),
         },
     }
 
 
-def truncation(warnings: Sequence[str], *, documents: int, cut: int, query_cut: bool) -> dict[str, Any]:
+def truncation(warnings: Sequence[str], *, cut: int, query_cut: bool) -> dict[str, Any]:
     """The part of `meta` that counts truncated texts and lists all warnings."""
-    told = list(warnings)
-    if cut:
-        told.append(f"{cut} of {documents} documents exceed the model's maximum length and were truncated")
+    listed = {"warnings": list(warnings)} if warnings else {}
+    return {"truncated_documents": cut, "truncated_query": query_cut, **listed}
+
+
+def warnings_of_truncation(texts: int, *, cut: int, query_cut: bool) -> tuple[str, ...]:
+    """Warnings about truncated texts, `cut` of `texts`, and about the query."""
+    verbs = ("exceeds", "was") if cut == 1 else ("exceed", "were")
+    found = (
+        [f"{cut:,} of {texts:,} texts {verbs[0]} the model's maximum length and {verbs[1]} truncated"] if cut else []
+    )
     if query_cut:
-        told.append("the query exceeds half of the model's maximum length and was truncated")
-    return {"truncated_documents": cut, "truncated_query": query_cut, **({"warnings": told} if told else {})}
+        found.append("the query exceeds half of the model's maximum length and was truncated")
+    return tuple(found)
 
 
 def check_lengths(*, truncate: bool, cut: int, query_cut: bool, longest: int) -> None:
     """Raise RerankRefused if texts were truncated and the request forbids it. `longest`: the model's maximum in tokens."""
     if not truncate and (cut or query_cut):
-        which = [f"{cut} documents"] * bool(cut) + ["the query"] * query_cut
+        which = [f"{cut:,} text{'s' * (cut != 1)}"] * bool(cut) + ["the query"] * query_cut
+        half = ", of which the query may have half" if query_cut else ""
         raise RerankRefused(
             422,
-            f"{' and '.join(which)} would be truncated: the model takes {longest:,} tokens, of which the query may have half; "
-            "send shorter texts, or allow truncation",
+            f"{' and '.join(which)} would be truncated: the model takes {longest:,} tokens{half}; send shorter texts, or allow "
+            "truncation",
         )
 
 
@@ -256,13 +285,27 @@ def error_body(dialect: Dialect, error: RerankRefused) -> dict[str, Any]:
     return {"message": text, "detail": text, "error": {"message": text, "type": kind, "code": error.status}}
 
 
+def error_headers(error: RerankRefused) -> dict[str, str]:
+    """The headers that HTTP asks for beside a refusal."""
+    found = {}
+    if error.retry_after_s:
+        found["retry-after"] = str(error.retry_after_s)
+    if error.status == 401:
+        found["www-authenticate"] = "Bearer"
+    if error.status == 415:
+        found["accept-encoding"] = "identity"
+    if error.allow:
+        found["allow"] = "GET, HEAD" if error.allow == "GET" else error.allow
+    return found
+
+
 def _rank_fields(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of Cohere's `rank_fields`, in the order in which their values are ranked."""
     value = body.get("rank_fields")
     if value is None:
         return ()
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
-        raise _wrong("rank_fields", value, "a list of the names of fields")
+        raise wrong("rank_fields", value, "a list of the names of fields")
     return tuple(value)
 
 
@@ -273,7 +316,7 @@ def _documents(value: Any, field: str, fields: Sequence[str] = ()) -> tuple[str,
 def several(value: Any, field: str) -> list[Any]:
     """A list of 1 to MOST_DOCUMENTS values. Raises RerankRefused."""
     if not isinstance(value, list):
-        raise _wrong(field, value, "a list of texts")
+        raise wrong(field, value, "a list of texts")
     if not value:
         raise RerankRefused(422, f"{field} is empty; expected at least one text to rank")
     if len(value) > MOST_DOCUMENTS:
@@ -297,26 +340,27 @@ def text_of(value: Any, field: str) -> str:
     """A text, or an object that holds one under `text`, as Cohere and Jina allow. Raises RerankRefused."""
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise _wrong(field, value, 'a text, or an object such as {"text": "..."}')
+        raise wrong(field, value, 'a text, or an object such as {"text": "..."}')
     return text
 
 
 def _top(body: Mapping[str, Any]) -> int | None:
     """The number of documents to return, from `top_n` or Voyage's `top_k`; 0 is all, as in vLLM."""
-    asked = {count for name in ("top_n", "top_k") if (count := _count(body, name, least=0)) is not None}
+    asked = {found for name in ("top_n", "top_k") if (found := count(body, name, least=0)) is not None}
     if len(asked) > 1:
         raise RerankRefused(422, f"top_n is {body['top_n']} and top_k is {body['top_k']}; expected one of them")
     return (asked.pop() or None) if asked else None
 
 
-def _count(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
+def count(body: Mapping[str, Any], field: str, *, least: int) -> int | None:
+    """The whole number in a field, or None. Raises RerankRefused."""
     value = body.get(field)
     if value is None:
         return None
     if isinstance(value, float) and value.is_integer():  # as programs in R and Lua write 2
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _wrong(field, value, f"a whole number of {least} or more")
+        raise wrong(field, value, f"a whole number of {least} or more")
     if value < least:
         raise RerankRefused(422, f"{field} is {value}; expected a whole number of {least} or more")
     return value
@@ -327,10 +371,25 @@ def _flag(body: Mapping[str, Any], field: str, *, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise _wrong(field, value, "true or false")
+        raise wrong(field, value, "true or false")
     return value
 
 
-def _wrong(field: str, value: Any, expected: str) -> RerankRefused:
-    shown = "missing" if value is None else f"a {type(value).__name__} ({str(value)[:60]!r})"
-    return RerankRefused(422, f"{field} is {shown}; expected {expected}")
+def wrong(field: str, value: Any, expected: str) -> RerankRefused:
+    """A refusal that says what a field is and what was expected, in the words of JSON."""
+    return RerankRefused(422, f"{field} is {_called(value, in_list=field.endswith(']'))}; expected {expected}")
+
+
+def _called(value: Any, *, in_list: bool = False) -> str:
+    if value is None:
+        return "null" if in_list else "missing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, dict):
+        names = ", ".join(map(printable, list(value)[:5]))
+        return f"an object with {names}" if names else "an empty object"
+    return f"the number {str(value)[:60]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,14 @@ def usable_by(user: Any) -> QuerySet[Reranker]:
 
     Annotators are excluded: they must not see other people's answers, and a reranker reflects them.
     """
-    found = servable().select_related("project")
+    return _of(user, servable()).select_related("project")
+
+
+def _of(user: Any, rerankers: QuerySet[Reranker]) -> QuerySet[Reranker]:
     if user.is_superuser:
-        return found
+        return rerankers
     roles = Membership.objects.filter(user=user, role__in=[Role.OWNER, Role.VIEWER])
-    return found.filter(project__in=roles.values("project"))
+    return rerankers.filter(project__in=roles.values("project"))
 
 
 def full_name(reranker: Reranker) -> str:
@@ -71,32 +74,50 @@ _CALLED: tuple[Callable[[Reranker], str], ...] = (
 )
 
 
-def find_reranker(user: Any, name: str) -> Reranker:
+def find_reranker(user: Any, name: str, *, beside: Sequence[str] = ()) -> Reranker:
     """The reranker with the display name or program name `name` or `project/name`; without a name, the only one.
-    Raises UnknownReranker.
+
+    `beside`: the other names that the user may use. Raises UnknownReranker.
     """
-    return _found(list(usable_by(user).defer("manifest")), name)
+    return _found(user, list(usable_by(user).defer("manifest")), name, beside)
 
 
-def find_embedder(user: Any, name: str) -> Reranker:
+def find_embedder(user: Any, name: str, *, beside: Sequence[str] = ()) -> Reranker:
     """As `find_reranker`; without a name, the only embedding student. Raises UnknownReranker."""
     usable = list(usable_by(user))
-    return _found(usable if name else [each for each in usable if form_of(each) == BI_ENCODER], name)
+    return _found(user, usable if name else [each for each in usable if form_of(each) == BI_ENCODER], name, beside)
 
 
-def _found(usable: list[Reranker], name: str) -> Reranker:
+def _found(user: Any, usable: list[Reranker], name: str, beside: Sequence[str]) -> Reranker:
     if not name and len(usable) == 1:
         return usable[0]
-    found: list[Reranker] = []
-    for called in _CALLED:  # the first kind of name that matches
-        found = found or [each for each in usable if called(each) == name]
+    found = _called(usable, name)
     if len(found) == 1:
         return found[0]
-    names = ", ".join(full_name(each) for each in usable[:NAMES_SHOWN]) or "none; train and publish one first"
-    more = f" and {len(usable) - NAMES_SHOWN} more" if len(usable) > NAMES_SHOWN else ""
+    held_back = _of(user, Reranker.objects.filter(kind=TRAINED, release=Reranker.Release.HELD_BACK))
+    if name and not found and (waiting := _called(list(held_back.select_related("project").defer("manifest")), name)):
+        raise UnknownReranker(
+            f"{full_name(waiting[0])} is held back, because it ranked worse than a baseline; publish it on the page of its "
+            "training, or name another model"
+        )
     problem = "several models have the name" if found else "no model has the name"
     asked = f"{problem} {name[:200]!r}" if name else "the request names no model"
-    raise UnknownReranker(f"{asked}; you can use: {names}{more}; name one of them as project/name in `model`")
+    raise UnknownReranker(f"{asked}; {_usable([*beside, *map(full_name, usable)])}")
+
+
+def _called(rerankers: list[Reranker], name: str) -> list[Reranker]:
+    """Those with that name, of the first kind of name that matches."""
+    found: list[Reranker] = []
+    for called in _CALLED:
+        found = found or [each for each in rerankers if called(each) == name]
+    return found
+
+
+def _usable(names: Sequence[str]) -> str:
+    if not names:
+        return "your key can use none: owners and viewers of a project can use what it has published"
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"you can use: {', '.join(names[:NAMES_SHOWN])}{more}; name one of them as project/name in `model`"
 
 
 def form_of(reranker: Reranker) -> str:
@@ -107,7 +128,8 @@ def form_of(reranker: Reranker) -> str:
 
 def artefact_of(reranker: Reranker) -> Artefact:
     """The artefact of a reranker for the serving process."""
-    return Artefact(name=full_name(reranker), location=reranker.location, checksum=reranker.checksum)
+    name = full_name(reranker)
+    return Artefact(name=name, location=reranker.location, checksum=reranker.checksum, version=name)
 
 
 def artefact_folder(artefact: Artefact) -> Path:

@@ -83,5 +83,5 @@ def score_answer(
         "model": model,
         "data": [{"index": place, "object": "score", "score": score} for place, score in enumerate(scores)],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0},
-        "meta": truncation(request.warnings, documents=len(scores), cut=cut, query_cut=query_cut),
+        "meta": truncation(request.warnings, cut=cut, query_cut=query_cut),
     }

@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -32,7 +32,7 @@ from trainer.serving.access.callers import (
     deadline_s,
 )
 from trainer.serving.access.limits import KeyLimits, OverLimit
-from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, allows, normal, unknown
+from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, below_model, unknown
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.embedding_protocol import (
@@ -43,6 +43,8 @@ from trainer.serving.embedding_protocol import (
     read_tei_embedding,
 )
 from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
+from trainer.serving.http.answers import Answer, json_answer, refused, warned
+from trainer.serving.http.bodies import Gone, Receive, received, unless_gone
 from trainer.serving.instructions import told_query, warnings_of
 from trainer.serving.model_cache import Artefact, NoMemory, NotLoaded, WarmModels
 from trainer.serving.operations import timing
@@ -51,45 +53,37 @@ from trainer.serving.operations.description import info
 from trainer.serving.operations.metrics import CONTENT_TYPE, ServingMetrics
 from trainer.serving.operations.warming import WarmUp, compute_once
 from trainer.serving.protocols import (
-    MOST_BODY_BYTES,
-    Dialect,
     RerankRefused,
     RerankRequest,
     answer,
+    check_encoding,
     check_lengths,
+    check_method,
     dialect_of,
     error_body,
     model_id,
     read_body,
     read_request,
-    too_large,
+    warnings_of_truncation,
 )
 from trainer.serving.published import LoadedModel
 from trainer.serving.score_protocol import ScoreRequest, read_score_request, score_answer
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-WARNINGS_HEADER = "x-zelo-warnings"  # for responses whose format has no place for them
 BACKGROUND_HEADER = "x-zelo-background"
 STATE, METRICS, WARM = "/state", "/metrics", "/warm"
 LIVE, READY = "/healthz", "/readyz"
 REQUEST_THREADS = 32
+MOST_READ_AT_ONCE = 32 * 1024  # bytes of JSON that the event loop reads itself, in about a millisecond
 log = logging.getLogger(__name__)
+MOST_COMPARED_AT_ONCE = 100  # documents whose distances the event loop compares itself, in about a millisecond
 # Whether the request is one in the background, whose client waits for nothing.
 _is_background: ContextVar[bool] = ContextVar("is_background", default=False)
 # The name of the request's model once it is found, never what a client wrote.
 _model_name: ContextVar[str] = ContextVar("model_name", default="")
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    content_type: str = "application/json"
 
 
 class RerankApp:
@@ -154,7 +148,7 @@ class RerankApp:
         try:
             with self._metrics.in_progress.track_inprogress():
                 reply = await self._reply(scope, receive)
-        except _Gone:
+        except Gone:
             return
         seconds = time.monotonic() - began
         self._count(scope, reply.status, seconds)
@@ -165,40 +159,41 @@ class RerankApp:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request, if its address is one that ranks or embeds."""
-        path = normal(scope["path"])
+        path, _ = below_model(scope["path"])
         if METHODS.get(path) == "POST":
             self._metrics.answered(path, _model_name.get(), status, seconds)
 
-    async def _operation(self, path: str, method: str, headers: dict[str, str]) -> _Answer | None:
+    async def _operation(self, path: str, method: str, headers: dict[str, str]) -> Answer | None:
         """The answer at an address for operators; None for all others."""
         if method in ("GET", "HEAD") and path in (LIVE, READY, HEALTH):
             if path == LIVE or self._warm_up.is_over:
-                return _json(200, {"status": "ok"})
+                return json_answer(200, {"status": "ok"})
             told = "the models are being loaded; retry in a moment"
-            return _json(503, {"error": told, "error_type": "Unhealthy", "message": told, "status": "loading"})
+            return json_answer(503, {"error": told, "error_type": "Unhealthy", "message": told, "status": "loading"})
         if path == METRICS and method == "GET":
             given = headers.get("authorization", "")
             if self._service_keys is not None and not self._is_service_key(given, also=self._metrics_keys):
                 raise RerankRefused(401, "send Authorization: Bearer with ZELO_METRICS_KEY")
             waiting, models = self._batcher.waiting_tokens, self._models.state()
             text = self._metrics.text(waiting_tokens=waiting, models=models, is_ready=self._warm_up.is_over)
-            return _Answer(200, text, content_type=CONTENT_TYPE)
+            return Answer(200, text, content_type=CONTENT_TYPE)
         return None
 
-    async def _for_the_web_server(self, path: str, method: str, caller: Caller) -> _Answer:
+    async def _for_the_web_server(self, path: str, method: str, caller: Caller) -> Answer:
         """The state, or the loading of a model before requests need it."""
         if method != ("GET" if path == STATE else "POST"):
             raise RerankRefused(405, f"{path} does not take {method[:20]}")
         if path == STATE:
-            return _json(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
+            return json_answer(200, {"models": self._models.state(), "waiting_tokens": self._batcher.waiting_tokens})
         artefact = await self._artefact(caller, "")
         began = time.monotonic()
         async with self._using(artefact) as model:
             await self._in_thread(compute_once, model)
-        return _json(200, {"model": artefact.name, "seconds": time.monotonic() - began})
+        return json_answer(200, {"model": artefact.name, "seconds": time.monotonic() - began})
 
-    async def _reply(self, scope: Scope, receive: Receive) -> _Answer:
-        path, method = normal(scope["path"]), scope["method"]
+    async def _reply(self, scope: Scope, receive: Receive) -> Answer:
+        path, named = below_model(scope["path"])
+        method = scope["method"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         dialect = dialect_of(path)
         _is_background.set(BACKGROUND_HEADER in headers)
@@ -207,38 +202,40 @@ class RerankApp:
             operation = await self._operation(path, method, headers)
             if operation is not None:
                 return operation
-            caller = await self._caller(path, headers, scope)
+            caller = await self._caller(path, headers, scope, named=named)
             if path in (STATE, WARM) and caller.user_key is None:
                 return await self._for_the_web_server(path, method, caller)
             if path not in METHODS:
                 raise RerankRefused(404, unknown(path))
-            if not allows(path, method):
-                raise RerankRefused(405, f"{path} takes {METHODS[path]}, not {method[:20]}")
+            check_method(path, method)
             if METHODS[path] == "GET":
                 return await self._described(path, caller)
-            body, warnings = read_body(await _body(receive, int(headers.get("content-length") or 0)))
+            check_encoding(headers.get("content-encoding", ""))
+            content = await received(receive, int(headers.get("content-length") or 0))
+            body, warnings = await self._beside(len(content) > MOST_READ_AT_ONCE, read_body, content)
             dialect = dialect_of(path, body)
             with self._limits.request_of(caller.name):
                 return await self._computing(path, body, warnings, caller, receive)
         except OverLimit as error:
-            return _refused(dialect, RerankRefused(429, str(error), retry_after_s=error.retry_after_s))
+            return refused(dialect, RerankRefused(429, str(error), retry_after_s=error.retry_after_s))
         except RerankRefused as error:
-            return _refused(dialect, error)
+            return refused(dialect, error)
         except (ManifestBroken, OSError):
             log.exception("cannot read an artefact")
             told = "the reranker's files are missing or were changed after publishing; see the log of serve_rerank, then restore them or publish again"
-            return _json(503, error_body(dialect, RerankRefused(503, told)))
+            return json_answer(503, error_body(dialect, RerankRefused(503, told)))
         except Exception:  # third-party model code; its error may describe this machine and stays in the log
             log.exception("a request failed")
             told = "the reranker cannot be loaded or has failed; see the log of serve_rerank"
-            return _json(500, error_body(dialect, RerankRefused(500, told)))
+            return json_answer(500, error_body(dialect, RerankRefused(500, told)))
 
-    async def _caller(self, path: str, headers: dict[str, str], scope: Scope) -> Caller:
-        """The sender of the request. Raises RerankRefused for a key that is not valid."""
-        ends_at = time.monotonic() + deadline_s(headers)
+    async def _caller(self, path: str, headers: dict[str, str], scope: Scope, *, named: str) -> Caller:
+        """The sender of the request, and the model that its address names. Raises RerankRefused for a key that is not valid."""
+        allowed_s = deadline_s(headers)
+        ends_at = time.monotonic() + allowed_s
         given = headers.get("authorization", "")
         if self._service_keys is None or self._is_service_key(given):
-            return Caller(headers, path, None, headers.get(KEY_HEADER, ""), ends_at)
+            return Caller(headers, path, None, headers.get(KEY_HEADER, ""), ends_at, allowed_s)
         if self._gate is None:
             raise RerankRefused(
                 401, "this process answers the web server only; send the request to the web server, with your own key"
@@ -247,7 +244,7 @@ class RerankApp:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
         # Users cannot name a location: their headers do not count.
         own = {"model": query["model"][0]} if query.get("model") else {}
-        return Caller(own, path, key, str(key.pk), ends_at)
+        return Caller(own | ({"named": named} if named else {}), path, key, str(key.pk), ends_at, allowed_s)
 
     def _is_service_key(self, authorization: str, also: Sequence[str] = ()) -> bool:
         given = authorization.removeprefix("Bearer ").encode()
@@ -262,7 +259,8 @@ class RerankApp:
     async def _found(self, caller: Caller, model: str) -> Artefact:
         if caller.user_key is not None:
             assert self._gate is not None
-            name = model or caller.headers.get("model", "")
+            # A client that cannot name a model has one in its address; what its body names is its own.
+            name = caller.headers.get("named") or model or caller.headers.get("model", "")
             admitted: Admission = await self._in_thread(self._gate.admit, caller.user_key, caller.path, name)
             return admitted.artefact
         line = caller.headers.get(ARTEFACT_HEADER)
@@ -276,17 +274,17 @@ class RerankApp:
             raise RerankRefused(404, f"model {model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
-    async def _described(self, path: str, caller: Caller) -> _Answer:
+    async def _described(self, path: str, caller: Caller) -> Answer:
         """The list of models in OpenAI's format, or TEI's description of one."""
         if path == MODELS:
             listed = self._listed()
             if caller.user_key is not None:
                 assert self._gate is not None
                 listed = await self._in_thread(self._gate.models_of, caller.user_key)
-            return _json(200, {"object": "list", "data": listed})
+            return json_answer(200, {"object": "list", "data": listed})
         artefact = await self._artefact(caller, "")
         async with self._using(artefact) as model:
-            return _json(200, info(model, artefact, most_requests=REQUEST_THREADS))
+            return json_answer(200, info(model, artefact, most_requests=REQUEST_THREADS))
 
     def _listed(self) -> list[dict[str, Any]]:
         if self._default is None:
@@ -295,7 +293,7 @@ class RerankApp:
 
     async def _computing(
         self, path: str, body: dict[str, Any], warnings: tuple[str, ...], caller: Caller, receive: Receive
-    ) -> _Answer:
+    ) -> Answer:
         if path in (EMBEDDINGS, EMBED):
             wanted = (read_embedding_request if path == EMBEDDINGS else read_tei_embedding)(body, warnings)
             return await self._embed(wanted, await self._artefact(caller, wanted.model), caller, receive)
@@ -305,16 +303,22 @@ class RerankApp:
         request = read_request(path, body, warnings)
         return await self._rank(request, await self._artefact(caller, request.model), caller, receive)
 
-    async def _rank(self, request: RerankRequest, artefact: Artefact, caller: Caller, receive: Receive) -> _Answer:
+    async def _rank(self, request: RerankRequest, artefact: Artefact, caller: Caller, receive: Receive) -> Answer:
         async with self._using(artefact) as model:
-            request = replace(request, warnings=(*request.warnings, *warnings_of(model, request.instruction)))
-            encode = functools.partial(model.encode, document_tokens=request.document_tokens)
-            query = told_query(model, request.query, request.instruction)
+            more = warnings_of(model, request.instruction)
+
+            def encode() -> EncodedRequest:
+                query = told_query(model, request.query, request.instruction)
+                tokens = request.document_tokens
+                return model.encode(query, request.documents, document_tokens=tokens, go_on=caller.check_time)
+
             with timing.part("tokens"):
-                encoded = await self._in_thread(encode, query, request.documents)
+                encoded = await self._in_thread(encode)
             cut = sum(pair.cut for pair in encoded.pairs)
             self._metrics.truncated.labels(model.name).inc(cut)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
+            more += warnings_of_truncation(len(request.documents), cut=cut, query_cut=encoded.query_cut)
+            request = replace(request, warnings=(*request.warnings, *more))
             outputs = await self._computed(model, encoded.pairs, caller, receive)
             outputs = await self._refined(model, [encoded.pairs], outputs, caller, receive, top_n=request.top_n)
             body = answer(
@@ -325,21 +329,25 @@ class RerankApp:
                 cut=cut,
                 query_cut=encoded.query_cut,
             )
-            return _json(200, body, headers=_warned(request.warnings if request.dialect == "tei" else ()))
+            return json_answer(200, body, headers=warned(request.warnings if request.dialect == "tei" else ()))
 
-    async def _score(self, request: ScoreRequest, artefact: Artefact, caller: Caller, receive: Receive) -> _Answer:
+    async def _score(self, request: ScoreRequest, artefact: Artefact, caller: Caller, receive: Receive) -> Answer:
         async with self._using(artefact) as model:
-            groups: list[EncodedRequest] = await self._in_thread(
-                lambda: [
-                    model.encode(told_query(model, query, request.instruction), documents)
-                    for query, documents in request.groups
-                ]
-            )
-            request = replace(request, warnings=(*request.warnings, *warnings_of(model, request.instruction)))
+            more = warnings_of(model, request.instruction)
+
+            def encode() -> list[EncodedRequest]:
+                told = ((told_query(model, query, request.instruction), rest) for query, rest in request.groups)
+                return [model.encode(query, documents, go_on=caller.check_time) for query, documents in told]
+
+            with timing.part("tokens"):
+                groups = await self._in_thread(encode)
             cut = sum(pair.cut for each in groups for pair in each.pairs)
             query_cut = any(each.query_cut for each in groups)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=query_cut, longest=model.max_length)
             pairs = [pair for each in groups for pair in each.pairs]
+            documents = sum(len(own) for _, own in request.groups)
+            more += warnings_of_truncation(documents, cut=cut, query_cut=query_cut)
+            request = replace(request, warnings=(*request.warnings, *more))
             computed = await self._computed(model, pairs, caller, receive)
             outputs = iter(await self._refined(model, [each.pairs for each in groups], computed, caller, receive))
             scores: list[float] = []
@@ -349,9 +357,9 @@ class RerankApp:
                 scores += [row.logit if request.raw_scores else row.score for row in in_order]
             tokens = sum(each.tokens for each in groups)
             body = score_answer(request, scores, model=artefact.name, tokens=tokens, cut=cut, query_cut=query_cut)
-            return _json(200, body)
+            return json_answer(200, body)
 
-    async def _embed(self, request: EmbeddingRequest, artefact: Artefact, caller: Caller, receive: Receive) -> _Answer:
+    async def _embed(self, request: EmbeddingRequest, artefact: Artefact, caller: Caller, receive: Receive) -> Answer:
         async with self._using(artefact) as model:
             if not isinstance(model, LoadedEmbedder):
                 raise RerankRefused(
@@ -359,14 +367,17 @@ class RerankApp:
                     f"model {artefact.name!r} is a reranker and gives no embeddings; use /v1/rerank, or an embedding student",
                 )
             check_size(request, model.sizes, model=artefact.name)
-            encoded = await self._in_thread(functools.partial(model.encode_texts, request.texts, role=request.role))
+            encode = functools.partial(model.encode_texts, request.texts, role=request.role, go_on=caller.check_time)
+            with timing.part("tokens"):
+                encoded = await self._in_thread(encode)
             cut = sum(each.cut for each in encoded)
             check_lengths(truncate=request.truncate, cut=cut, query_cut=False, longest=model.max_length)
+            more = warnings_of_truncation(len(request.texts), cut=cut, query_cut=False)
             outputs = await self._computed(model, encoded, caller, receive)
             vectors = [model.shortened(each, request.size) for each in outputs]
             tokens = sum(len(each) for each in encoded)
             body = embedding_answer(request, vectors, model=artefact.name, tokens=tokens)
-            return _json(200, body, headers=_warned(request.warnings))
+            return json_answer(200, body, headers=warned((*request.warnings, *more)))
 
     @contextlib.asynccontextmanager
     async def _using(self, artefact: Artefact) -> AsyncIterator[LoadedModel]:
@@ -387,6 +398,10 @@ class RerankApp:
             except NoMemory as error:
                 raise RerankRefused(503, str(error), retry_after_s=5) from error
 
+    async def _beside(self, is_long: bool, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a function; of one that takes long in a thread, so that other requests go on meanwhile."""
+        return await self._in_thread(function, *arguments) if is_long else function(*arguments)
+
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
@@ -406,7 +421,10 @@ class RerankApp:
         rows, start = [], 0
         for group in groups:
             own = outputs[start : start + len(group)]
-            rows += [start + row for row in model.unsure(own, top_n=top_n)]
+            unsure = await self._beside(
+                len(own) > MOST_COMPARED_AT_ONCE, functools.partial(model.unsure, own, top_n=top_n)
+            )
+            rows += [start + row for row in unsure]
             start += len(group)
         if rows:
             pairs = [pair for group in groups for pair in group]
@@ -419,21 +437,28 @@ class RerankApp:
         self, model: LoadedModel, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive
     ) -> list[Any]:
         """The model's outputs. Raises OverLimit, TooBusy, and RerankRefused when the request's time is over."""
-        self._limits.take(caller.name, sum(len(pair) for pair in pairs))
-        left_s = caller.ends_at - time.monotonic()
-        if left_s <= 0 or self._batcher.wait_s > left_s:
+        caller.check_time()
+        left_s, wait_s = caller.ends_at - time.monotonic(), self._batcher.wait_s
+        if wait_s > left_s:
             raise RerankRefused(
-                504, f"the queue takes longer than the {max(0.0, left_s):.1f} s that the request allows"
+                504, f"the queue takes about {wait_s:.1f} s and the request allows {left_s:.1f} s more; retry later"
             )
+        tokens = sum(len(pair) for pair in pairs)
+        self._limits.take(caller.name, tokens)
+        try:
+            outputs = await self._submitted(model, pairs, caller, receive)
+        except TooBusy:
+            self._limits.give_back(caller.name, tokens)
+            raise
         self._metrics.documents.labels(model.name).inc(len(pairs))
-        return await self._submitted(model, pairs, caller, receive)
+        return outputs
 
     async def _submitted(self, model: Any, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive) -> list[Any]:
         """The outputs of passes, computed in turn, or between the requests of others for one in the background."""
         if not _is_background.get():
             left_s = caller.ends_at - time.monotonic()
             with timing.part("model"):
-                return await _unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
+                return await unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
         try:
             outputs = await in_background(self._batcher, model, pairs)
         except TooBusy:
@@ -441,55 +466,3 @@ class RerankApp:
             raise
         self._metrics.background.labels("computed").inc()
         return outputs
-
-
-class _Gone(Exception):
-    """The client has disconnected."""
-
-
-async def _body(receive: Receive, announced: int) -> bytes:
-    if announced > MOST_BODY_BYTES:
-        raise too_large(announced)
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > MOST_BODY_BYTES:
-            raise too_large(size)
-        if not message.get("more_body"):
-            return b"".join(parts)
-
-
-async def _unless_gone(work: Any, receive: Receive, *, left_s: float) -> list[Any]:
-    """The result of a concurrent future; if the client disconnects or `left_s` are over first, its pairs are not computed."""
-    result = asyncio.ensure_future(asyncio.wrap_future(work))
-    hung_up = asyncio.ensure_future(receive())
-    done, _ = await asyncio.wait({result, hung_up}, return_when=asyncio.FIRST_COMPLETED, timeout=left_s)
-    if not result.done():
-        result.cancel()
-        if hung_up in done:
-            raise _Gone
-        hung_up.cancel()
-        raise RerankRefused(
-            504, "the request's time was over before its turn came; retry later or send fewer documents"
-        )
-    hung_up.cancel()
-    outputs: list[Any] = result.result()
-    return outputs
-
-
-def _refused(dialect: Dialect, error: RerankRefused) -> _Answer:
-    wait = ((b"retry-after", str(error.retry_after_s).encode()),) if error.retry_after_s else ()
-    return _json(error.status, error_body(dialect, error), headers=wait)
-
-
-def _json(status: int, body: Any, *, headers: tuple[tuple[bytes, bytes], ...] = ()) -> _Answer:
-    return _Answer(status, json.dumps(body, ensure_ascii=False).encode(), headers)
-
-
-def _warned(warnings: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
-    """The header that lists warnings; nothing without any."""
-    return ((WARNINGS_HEADER.encode(), "; ".join(warnings).encode("ascii", "backslashreplace")),) if warnings else ()

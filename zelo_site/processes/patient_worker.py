@@ -14,6 +14,7 @@ import select
 import selectors
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -187,6 +188,25 @@ class BufferedSocket:
         return getattr(self._sock, name)  # fileno, getpeername, getsockname, shutdown, close, family
 
 
+def announcing_the_end(site: Callable[..., Any]) -> Callable[..., Any]:
+    """The site with `Connection: close` where a body beyond the small ones is not read before the response begins.
+
+    Most of it has not arrived, so no other request can follow; a client that is not told sends one that nobody answers.
+    """
+
+    def answered(environ: dict[str, Any], start_response: Any) -> Any:
+        reader = environ["wsgi.input"].reader
+
+        def start(*arguments: Any) -> Any:
+            if getattr(reader, "length", SMALL_BODY_BYTES + 1) > SMALL_BODY_BYTES:  # a chunked body has no length
+                start_response.__self__.force_close()
+            return start_response(*arguments)
+
+        return site(environ, start)
+
+    return answered
+
+
 class PatientWorker(ThreadWorker):
     """gthread, with the waiting for clients in the event loop.
 
@@ -198,6 +218,11 @@ class PatientWorker(ThreadWorker):
         super().__init__(*args, **kwargs)
         self.waiting: dict[TConn, float] = {}
         self._next_sweep = 0.0
+
+    def load_wsgi(self) -> None:
+        """Load the site; a response to a large body that it does not read says that the connection ends."""
+        super().load_wsgi()
+        self.wsgi = announcing_the_end(self.wsgi)  # type: ignore[has-type]
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection and wait for its request."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
+from trainer.serving.protocols import RerankRefused, dialect_of, error_body
 from zelo_site.api.conventions.problems import problem
 
 MOST_BAD_KEYS, WINDOW_S = 20, 60.0
@@ -38,7 +39,8 @@ class BadKeysMiddleware:
         if wait_s > 0:
             text = f"too many requests with bad keys from your address; wait {wait_s:.0f} s and correct the key"
             is_rest = request.path_info.startswith("/api/")
-            refused = problem(request, 429, text) if is_rest else JsonResponse({"detail": text}, status=429)
+            body = error_body(dialect_of(request.path_info), RerankRefused(429, text))
+            refused = problem(request, 429, text) if is_rest else JsonResponse(body, status=429)
             refused["Retry-After"] = str(int(wait_s) + 1)
             return refused
         response = self.get_response(request)

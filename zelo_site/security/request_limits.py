@@ -20,7 +20,8 @@ from labeling.access.api_keys import find_token
 from labeling.access.members import role_of
 from labeling.models import Project, Role
 from labeling.projects import may_create
-from trainer.serving.protocols import MOST_BODY_BYTES, RerankRefused, dialect_of, error_body
+from trainer.serving.access.access_cache import NO_KEY
+from trainer.serving.protocols import MOST_BODY_BYTES, RerankRefused, dialect_of, error_body, error_headers
 from zelo_site.api.conventions.problems import UNAUTHENTICATED, problem
 from zelo_site.processes.patient_worker import SMALL_BODY_BYTES
 from zelo_site.security.upload_room import DiskTooFull, Reservation, RoomTaken, reserve
@@ -91,6 +92,8 @@ def check_body(request: HttpRequest, parameters: dict[str, Any]) -> None:
     if user is None:
         if request.path_info.startswith("/api/"):
             raise Refusal(401, UNAUTHENTICATED)
+        if _address_name(request).startswith(RERANKING):
+            raise Refusal(401, NO_KEY)
         raise _too_large(length, ANONYMOUS_BYTES)
     most = _most_bytes(request, user, parameters)
     if length > most:
@@ -122,7 +125,7 @@ def _sender(request: HttpRequest) -> Any:
 
 
 def _most_bytes(request: HttpRequest, user: Any, parameters: dict[str, Any]) -> int:
-    name = (request.resolver_match.url_name if request.resolver_match else "") or ""
+    name = _address_name(request)
     if name.startswith(RERANKING):
         return MOST_BODY_BYTES
     if name in FOR_STARTERS:
@@ -139,16 +142,20 @@ def _most_bytes(request: HttpRequest, user: Any, parameters: dict[str, Any]) -> 
     return SIGNED_IN_BYTES
 
 
+def _address_name(request: HttpRequest) -> str:
+    return (request.resolver_match.url_name if request.resolver_match else "") or ""
+
+
 def _too_large(length: int, most: int) -> Refusal:
     text = _("the request has %(length)s bytes; at most %(most)s are accepted here")
     return Refusal(413, text % {"length": f"{length:,}", "most": f"{most:,}"})
 
 
 def _answer(request: HttpRequest, refused: Refusal) -> HttpResponse:
-    name = (request.resolver_match.url_name if request.resolver_match else "") or ""
     if request.path_info.startswith("/api/"):
         return problem(request, refused.status, refused.text)
-    if name.startswith(RERANKING):
+    if _address_name(request).startswith(RERANKING):
         error = RerankRefused(refused.status, refused.text)
-        return JsonResponse(error_body(dialect_of(request.path), error), status=refused.status)
+        body = error_body(dialect_of(request.path), error)
+        return JsonResponse(body, status=refused.status, headers=error_headers(error))
     return render(request, "zelo/refused.html", {"text": refused.text}, status=refused.status)

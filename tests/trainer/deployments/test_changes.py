@@ -180,3 +180,13 @@ def test_a_key_gets_the_variant_in_its_share_alone(project: Project, version: An
     assert all(target.route(key).is_variant for key in variants)
     assert all(route.is_logged and route.shadow is None for route in routes.values())
     assert not target.route("1", draw=lambda: 0.25).is_logged
+
+
+def test_a_version_is_not_its_own_shadow(project: Project, version: Any, warm: Loads) -> None:
+    row = create_deployment(project, "search", version("v1"), warm=warm)
+    second = version("v2")
+    change_deployment(row, warm=warm, variant=second, variant_share=50, shadow=second, shadow_share=100)
+    target = find_target(project.membership_set.get().user, "search")
+    routes = [target.route(str(key)) for key in range(100)]
+    assert {route.is_variant for route in routes} == {True, False}
+    assert all((route.shadow is None) == route.is_variant for route in routes)

@@ -74,6 +74,16 @@ def test_texts_are_redacted_shortened_and_the_best_documents_kept(deployment: De
     assert row.redactions == 201 and (row.expires_at - row.at).days in (6, 7)
 
 
+@pytest.mark.parametrize("before", [0, 400])
+def test_what_stands_at_the_cut_is_redacted_too(deployment: Deployment, before: int) -> None:
+    mails = "emmy.noether.of.erlangen@mathematics.example.org " * before
+    for cut in (request_log.LONGEST_TEXT, request_log.LONGEST_TEXT + request_log.BEYOND):
+        text = (mails + "x" * cut)[: cut - 8] + " emmy.noether@example.org and more" + "y" * 1000
+        request = request_log.Answered("q", (text,), {0: 1.0})
+        (stored,) = to_log(request, target_of(deployment).route("1"), milliseconds=1).documents
+        assert "emmy" not in stored["text"] and len(stored["text"]) <= request_log.LONGEST_TEXT
+
+
 def test_old_requests_go(deployment: Deployment) -> None:
     make_logged_request(deployment, days=-0.01)
     kept = [make_logged_request(deployment).pk for _ in range(3)]

@@ -88,7 +88,7 @@ def test_documents_are_shortened_to_max_tokens_per_doc(address: str, published: 
 @pytest.mark.parametrize("body", [{"truncate": False}, {"truncation": False}])
 def test_texts_are_not_truncated_where_that_is_forbidden(address: str, body: dict[str, bool]) -> None:
     assert ask(address, **body).status_code == 200
-    assert "1 documents would be truncated" in ask(address, documents=[LONG, "a"], **body).json()["message"]
+    assert "1 text would be truncated: the model takes" in ask(address, documents=[LONG, "a"], **body).json()["message"]
     assert "the query would be truncated" in ask(address, query=LONG, **body).json()["message"]
     tei = ask(address, "/rerank", documents=None, texts=[LONG], **body)
     assert (tei.status_code, tei.json()["error_type"]) == (422, "Validation")
@@ -99,13 +99,13 @@ def test_texts_are_not_truncated_where_that_is_forbidden(address: str, body: dic
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"truncation_direction": "Left"}, "truncation_direction is 'Left'"),
+        ({"truncation_direction": "Left"}, "truncation_direction is the text 'Left'"),
         ({"truncate_prompt_tokens": 64}, "use max_tokens_per_doc"),
         ({"return_embeddings": True}, "/v1/embeddings"),
         ({"top_n": 1, "top_k": 2}, "top_n is 1 and top_k is 2"),
-        ({"top_k": "3"}, "top_k is a str"),
-        ({"rank_fields": "title"}, "rank_fields is a str"),
-        ({"truncate": "yes"}, "truncate is a str"),
+        ({"top_k": "3"}, "top_k is the text '3'"),
+        ({"rank_fields": "title"}, "rank_fields is the text"),
+        ({"truncate": "yes"}, "truncate is the text 'yes'"),
     ],
 )
 def test_options_that_are_not_offered_are_refused_by_name(address: str, body: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import sys
 import threading
 import time
 from concurrent.futures import Future
@@ -160,6 +161,34 @@ def test_a_request_that_is_given_up_or_fails_leaves_the_others_alone() -> None:
         assert batcher.waiting_tokens == 0
     finally:
         slow.gate.release(100)
+        batcher.close()
+
+
+class _Broken:
+    """Stands in for a model whose passes all fail, in all threads at the same time."""
+
+    batch_tokens, pads, name = 1, False, "broken"
+
+    def __init__(self, threads: int) -> None:
+        self._together = threading.Barrier(threads)
+
+    def logits(self, pairs: Any) -> list[float]:
+        self._together.wait(timeout=10)
+        raise RuntimeError("out of memory")
+
+
+def test_passes_of_one_request_that_fail_together_end_no_thread() -> None:
+    batcher = RequestBatcher(threads=4)
+    every = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            broken: Any = _Broken(4)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                batcher.submit(broken, ["x"] * 4).result(timeout=10)  # type: ignore[list-item]
+        assert all(each.is_alive() for each in batcher._threads)
+    finally:
+        sys.setswitchinterval(every)
         batcher.close()
 
 

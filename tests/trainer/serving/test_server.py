@@ -76,15 +76,15 @@ def test_tei_gets_a_bare_array(address: str, expected: list[float]) -> None:
     ("body", "status", "said"),
     [
         ({"query": None}, 422, "query is missing"),
-        ({"query": 7}, 422, "query is a int"),
+        ({"query": 7}, 422, "query is the number 7"),
         ({"query": " "}, 422, "query is empty"),
         ({"documents": []}, 422, "documents is empty"),
-        ({"documents": "text"}, 422, "documents is a str"),
-        ({"documents": ["a", 3]}, 422, r"documents[1] is a int"),
+        ({"documents": "text"}, 422, "documents is the text 'text'"),
+        ({"documents": ["a", 3]}, 422, "documents[1] is the number 3"),
         ({"documents": [{"title": "a"}]}, 422, "documents[0]"),
         ({"documents": ["a"] * (MOST_DOCUMENTS + 1)}, 422, "at most 10,000"),
         ({"top_n": -1}, 422, "top_n is -1"),
-        ({"top_n": "3"}, 422, "top_n is a str"),
+        ({"top_n": "3"}, 422, "top_n is the text '3'"),
         ({"return_documents": "yes"}, 422, "return_documents"),
         ({"model": ["x"]}, 422, "model is a list"),
         ({"model": "other"}, 404, "expected 'tiny'"),
@@ -122,7 +122,7 @@ def test_a_response_says_how_long_its_parts_took(address: str) -> None:
 def test_cut_texts_are_said_in_meta(address: str) -> None:
     meta = ask(address, documents=["water " * 3000, "pond"]).json()["meta"]
     assert meta["truncated_documents"] == 1 and not meta["truncated_query"]
-    assert "1 of 2 documents" in meta["warnings"][0]
+    assert "1 of 2 texts" in meta["warnings"][0]
 
 
 def test_many_clients_at_once_get_what_one_gets(address: str) -> None:

@@ -133,9 +133,21 @@ def test_a_large_body_that_stalls_ends(port: int) -> None:
 def test_refused_body_is_not_read(port: int) -> None:
     client = _open(port, b"POST /refuse HTTP/1.1\r\nHost: a\r\nContent-Length: 200000000\r\n\r\n")
     began = time.monotonic()
-    assert client.recv(65536).startswith(b"HTTP/1.1 413")
+    answer = client.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413") and b"\r\nConnection: close\r\n" in answer, (
+        "the client is told not to send another"
+    )
     assert time.monotonic() - began < 1
     client.close()
+
+
+def test_a_small_refused_body_keeps_the_connection(port: int) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection):
+        for path in ("/refuse", "/count", "/refuse"):
+            connection.request("POST", path, body=b"x" * 6000)
+            answer = connection.getresponse()
+            assert answer.read() and answer.getheader("Connection") == "keep-alive"
 
 
 def test_a_refused_client_that_goes_on_sending_has_to_wait(port: int) -> None:

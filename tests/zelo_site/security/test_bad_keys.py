@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -36,6 +37,8 @@ def test_guessing_address_waits_and_valid_keys_go_on(monkeypatch: pytest.MonkeyP
     assert (
         refused.status_code == 429 and refused["Content-Type"] == "application/problem+json" and refused["Retry-After"]
     )
+    ranking = RequestFactory().post("/v1/rerank", HTTP_AUTHORIZATION="Bearer other", REMOTE_ADDR="203.0.113.1")
+    assert "bad keys" in json.loads(site(ranking).content)["error"]["message"], "where rerank clients look for it"
     monkeypatch.setattr(bad_keys, "WINDOW_S", 0.0)
     assert _status(site, "bad") == 401
 

@@ -157,4 +157,5 @@ def test_operations_answer_with_problems_and_need_a_valid_key(client: Client, up
     assert response.status_code == 413
     assert response.json()["status"] == 413
     response = _send(client, "/v1/rerank", length=LARGE, HTTP_AUTHORIZATION="Bearer zelo_wrong")
-    assert response.status_code == 413
+    assert response.status_code == 401, "the key is what is wrong, not the size"
+    assert response["WWW-Authenticate"] == "Bearer" and "no valid key" in response.json()["error"]["message"]

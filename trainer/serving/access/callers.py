@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,6 +45,16 @@ class Caller:
     user_key: Any
     name: str
     ends_at: float
+    allowed_s: float = MOST_DEADLINE_S
+
+    def check_time(self) -> None:
+        """Raise RerankRefused if the time that the request allows is over."""
+        if time.monotonic() > self.ends_at:
+            raise RerankRefused(
+                504,
+                f"the {self.allowed_s:g} s that the request allows were over before it was computed; allow more or send fewer "
+                "documents",
+            )
 
 
 def deadline_s(headers: Mapping[str, str]) -> float:

@@ -83,6 +83,14 @@ class KeyLimits:
                 )
             usage.tokens, usage.at = left + tokens, self._clock()
 
+    def give_back(self, key: str, tokens: int) -> None:
+        """Uncount the tokens of a request that was refused after `take`."""
+        if not self._tokens or not key:
+            return
+        with self._lock:
+            usage = self._usage[key]
+            usage.tokens, usage.at = max(0.0, self._left(usage) - tokens), self._clock()
+
     def _left(self, usage: _Usage) -> float:
         """The tokens of the last minute that still count."""
         return max(0.0, usage.tokens - (self._clock() - usage.at) * self._tokens / PERIOD_S)

@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from trainer.serving.forms.lists import CheckedList
 from trainer.serving.forms.order_gate import Agreement, agreement
 from trainer.serving.forms.pairs import EncodedPair, batches
 from trainer.serving.forms.processor import processor
-from trainer.serving.forms.refinement import distance_below
+from trainer.serving.forms.refinement import spread_of
 from trainer.serving.forms.scorers import RefinedScorer, Scorer
 
 # A form must be at least this much faster than float32 to be chosen.
@@ -48,7 +48,8 @@ class MeasuredForm:
     """One form on one processor: `ms` for 1,000 tokens on one core, its agreement with float32, and why it is not used.
 
     Figures are 0 where a form could not run; `problem` is empty for a form that may be served. `close`: documents with logits
-    closer than this are computed again in float32; `close_below`: after the first places those closer than this (0: than `close`).
+    closer than this are computed again in float32; `spread`: of the errors, from which each list gets its own distance after the
+    first places (0: they have `close` too).
     """
 
     form: str
@@ -58,7 +59,7 @@ class MeasuredForm:
     largest_difference: float
     problem: str
     close: float = 0.0
-    close_below: float = 0.0
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ def choice_from(values: Mapping[str, Any] | None) -> Choice | None:
     """The choice that `Choice.as_dict` made; None where there is none, or it has another shape."""
     try:
         assert values is not None
-        return Choice(**{**values, "measured": tuple(MeasuredForm(**each) for each in values["measured"])})
+        known = {each.name for each in fields(MeasuredForm)}
+        measured = [{name: each[name] for name in each if name in known} for each in values["measured"]]
+        return Choice(**{**values, "measured": tuple(MeasuredForm(**each) for each in measured)})
     except (AssertionError, KeyError, TypeError):
         return None
 
@@ -148,18 +151,19 @@ def _passes(scorer: Scorer, pairs: Sequence[EncodedPair]) -> FloatArray:
 
 
 def set_close(scorer: RefinedScorer, lists: Sequence[CheckedList]) -> Agreement:
-    """Find the smallest distances at which computing the close documents again passes the gate; returns the agreement.
+    """Find the smallest distance at which computing the close documents again passes the gate; returns the agreement.
 
-    Tries quantiles of the difference of two documents' errors, with the distance after the first places that each allows.
+    Tries quantiles of the difference of two documents' errors. The spread of the errors gives each list its distance after the first
+    places.
     Computes no pass: float32 is known from the lists.
     """
     first, exact = [_passes(scorer, each.pairs) for each in lists], [each.exact for each in lists]
     errors = [own - true for own, true in zip(first, exact, strict=True)]
     differences = np.concatenate([np.abs(np.subtract.outer(each, each)).ravel() for each in errors])
     least = 1.0 if len(lists) < FEW_LISTS else CAUTIOUS if len(lists) < ENOUGH_LISTS else 0.0
+    scorer.spread = spread_of(first, exact)
     for share in [each for each in QUANTILES if each >= least]:
         scorer.close = float(np.quantile(differences, share))
-        scorer.below = distance_below(first, exact, scorer.close)
         refined = []
         for own, true in zip(first, exact, strict=True):
             rows, found = scorer.unsure(own.tolist()), own.copy()
@@ -179,7 +183,7 @@ def _measured(form: Form, model: Any, lists: Sequence[CheckedList], folder: Path
         distances = (0.0, 0.0)
         if isinstance(scorer, RefinedScorer):
             set_close(scorer, lists)
-            distances = scorer.close, scorer.below
+            distances = scorer.close, scorer.spread
         ms = _ms(scorer, lists, time.perf_counter if form.own_threads else time.thread_time)
         exact = [each.exact for each in lists]
         # The lists hold what float32 computes.

@@ -89,7 +89,7 @@ class UnpaddedScorer:
 
 class RefinedScorer:
     """Computes in bfloat16, and documents whose logits are closer than `close` to a neighbour's again in float32 (after the
-    first places closer than `below`, see `trainer.serving.forms.refinement`).
+    first places those that errors of this `spread` may turn, see `trainer.serving.forms.refinement`).
 
     Two documents further apart than the rounding of bfloat16 keep their places, so only the close ones cost twice. Calling it
     gives the first logits; `exact` computes the rows of `unsure`.
@@ -97,7 +97,7 @@ class RefinedScorer:
 
     def __init__(self, model: Any, arithmetic: Arithmetic, *, form: str) -> None:
         self.form = form
-        self.close = self.below = math.inf  # until they are measured
+        self.close, self.spread = math.inf, 0.0  # until they are measured
         self._first = UnpaddedScorer(model, "bf16", form=form)
         self.exact = UnpaddedScorer(model, arithmetic, form=form)
         self.pads = False
@@ -116,7 +116,7 @@ class RefinedScorer:
 
     def unsure(self, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:
         """The rows to compute again: neighbours in the order that are too close, down to the place `top_n`."""
-        return close_rows(logits, self.close, below=self.below, top_n=top_n)
+        return close_rows(logits, self.close, spread=self.spread, top_n=top_n)
 
 
 def unsure_rows(scorer: Scorer, logits: Sequence[float], *, top_n: int | None = None) -> list[int]:

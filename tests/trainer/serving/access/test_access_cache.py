@@ -54,10 +54,12 @@ def test_a_withdrawn_reranker_and_a_wrong_scope_are_refused() -> None:
     cache.admit(key, "/v1/rerank", "fish")
     Reranker.objects.update(release=Reranker.Release.HELD_BACK)
     cache.admit(key, "/v1/rerank", "fish")
-    with pytest.raises(RerankRefused, match="no model has the name"):
+    with pytest.raises(RerankRefused, match="fish is held back"):
         cache.admit(key, "/v1/rerank", "fish", fresh=True)
-    with pytest.raises(RerankRefused, match="no model has the name"):
+    with pytest.raises(RerankRefused, match="fish is held back"):
         cache.admit(key, "/v1/rerank", "fish")
+    with pytest.raises(RerankRefused, match="can use none: owners and viewers"):
+        cache.admit(key, "/v1/rerank", "carp")
     for header in ("", "Basic x", "Bearer ", "Bearer zelo_wrong"):
         with pytest.raises(RerankRefused) as refused:
             cache.key_of(header)

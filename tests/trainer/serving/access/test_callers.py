@@ -43,7 +43,7 @@ class OneUser:
         return Key(7)
 
     def admit(self, key: Any, path: str, name: str) -> Admitted:
-        if name not in ("", "fish"):
+        if name not in ("", "fish", "walk/fish"):
             raise RerankRefused(404, f"no model has the name {name!r}")
         return Admitted(self._artefact, key.pk)
 
@@ -73,6 +73,11 @@ def test_users_rank_with_their_own_keys_and_cannot_name_a_location(address: str)
     assert httpx.get(f"{address}/info?model=fish", headers=mine).json()["form"] in ("fp32", "packed")
     assert httpx.get(f"{address}/info?model=other", headers=mine).status_code == 404
     assert httpx.post(f"{address}/v1/rerank", json=BODY | {"model": "other"}, headers=mine).status_code == 404
+    below = httpx.post(f"{address}/models/walk/fish/rerank", json=BODY | {"model": "m"}, headers=mine)
+    assert below.status_code == 200 and below.json()["model"] == "fish", "as at the web server"
+    assert httpx.post(f"{address}/models/walk/other/rerank", json=BODY, headers=mine).status_code == 404
+    assert httpx.get(f"{address}/models/walk/fish/info", headers=mine).json()["model_id"] == "fish"
+    assert httpx.get(f"{address}/models", headers=mine).status_code == 200
     assert httpx.get(f"{address}/state", headers=mine).status_code == 404, "for the web server only"
     assert httpx.post(f"{address}/v1/rerank", json=BODY, headers={"authorization": "Bearer no"}).status_code == 401
 

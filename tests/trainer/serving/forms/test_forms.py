@@ -224,4 +224,9 @@ def test_lists_stop_when_the_time_is_over(checked: Path) -> None:
     assert len(exact_lists(scorer, encoded, most_s=0.0)) == 1
     assert len(exact_lists(scorer, encoded, most_s=60.0)) == len(LISTS)
     assert logits_of(scorer, encoded[0]) == pytest.approx(read_lists(checked)[0].exact, abs=1e-4)
+    kept = json.loads((checked / MANIFEST).read_text())["forms"]
+    older = kept | {"measured": [each | {"close_below": 0.1} for each in kept["measured"]]}
+    assert choice_from(older) == choice_from(kept) is not None, (
+        "figures that are no longer used do not spoil the others"
+    )
     assert choice_from(None) is None and choice_from({"form": "fp32"}) is None

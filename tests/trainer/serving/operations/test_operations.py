@@ -74,6 +74,24 @@ def test_metrics_count_requests_passes_loads_and_padding(published_encoder: Path
     assert found["zelo_rerank_model_bytes", model] > 0
 
 
+def test_models_of_two_projects_with_one_name_are_counted_apart(published_encoder: Path) -> None:
+    with watched(published_encoder) as url:
+        for project in ("carp", "pike"):
+            artefact = {
+                "name": f"{project}/search",
+                "location": project,
+                "checksum": project,
+                "version": f"{project}/v1",
+            }
+            headers = {ARTEFACT_HEADER: json.dumps(artefact)}
+            assert httpx.post(f"{url}/v1/rerank", json=BODY, headers=headers).json()["model"] == f"{project}/search"
+        found = scrape(url)
+    for project in ("carp", "pike"):
+        assert found["zelo_rerank_model_bytes", f"{project}/v1"] > 0
+        assert found["zelo_rerank_documents_total", f"{project}/v1"] == 3
+        assert found["zelo_rerank_requests_total", "/v1/rerank", f"{project}/search", "200"] == 1
+
+
 def test_failed_loads_are_counted(published_encoder: Path, tmp_path: Path) -> None:
     with watched(published_encoder, fetch=lambda artefact: tmp_path) as url:
         assert httpx.post(f"{url}/v1/rerank", json=BODY, headers=named("broken")).status_code == 503

@@ -138,7 +138,7 @@ def _models(options: dict[str, Any], device: str, folder: Path | None, metrics: 
         budget_bytes=(options["memory_mb"] << 20) or _half_of_memory(device),
         fetch=lambda artefact: folder if folder and artefact.location == str(folder) else artefact_folder(artefact),
         load=load,
-        watch=lambda artefact: metrics.loading(artefact.name),
+        watch=lambda artefact: metrics.loading(artefact.version or artefact.name),
     )
 
 
