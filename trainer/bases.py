@@ -206,6 +206,10 @@ def _folder_of(name: str) -> Path:
     downloaded = None if folder.is_absolute() or name.startswith(".") else _downloaded(name)
     if downloaded is not None:
         return downloaded
+    if folder.is_absolute() or name.startswith("."):
+        raise BaseMissing(
+            f"base {name!r} is no folder on this machine; copy the model to the machine that trains, or correct the path"
+        )
     raise BaseMissing(
         f"base {name!r} is neither a folder nor among the downloaded models; expected {MINILM!r}, a folder with "
         f"safetensors, or a downloaded model: run `hf download {name}` on the machine that trains"

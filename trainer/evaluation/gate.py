@@ -53,7 +53,7 @@ class GateRow:
 
     @property
     def is_worse(self) -> bool:
-        return self.high < 0.0 and self.p_value < SIGNIFICANT
+        return bool(self.high < 0.0 and self.p_value < SIGNIFICANT)
 
 
 def hold_at_gate(rows_file: Path, published: Path, *, base: Base, train: Examples) -> dict[str, Any]:

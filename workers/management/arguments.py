@@ -1,10 +1,11 @@
-"""Arguments that several commands of this app read: a project, a panel's judges, JSON objects."""
+"""Arguments that several commands read: a project, a panel's judges, JSON objects; and what is wrong with options."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import pydantic
 from django.core.management.base import CommandError
 
 from labeling.access.annotators import get_judge
@@ -38,3 +39,17 @@ def json_object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise CommandError(f"{what}: {text[:200]!r} is not a JSON object")
     return values
+
+
+def problem(error: Exception) -> str:
+    """An error as a command says it: options that do not fit with their names, everything else as it is."""
+    if not isinstance(error, pydantic.ValidationError):
+        return str(error)
+    return "; ".join(_wrong_option(each["type"], each["loc"], each["msg"]) for each in error.errors())
+
+
+def _wrong_option(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    name = ".".join(map(str, place)) or "options"
+    if kind == "extra_forbidden":
+        return f"{name}: no option has this name"
+    return f"{name}: {message.removeprefix('Value error, ')}"

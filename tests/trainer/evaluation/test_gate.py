@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from trainer.bases import MINILM, load_base
 from trainer.evaluation.gate import compared, result_of
 from trainer.evaluation.rankers import Scorer
 from trainer.recommendation import recommended_trainer
+from trainer.training.process import plain
 
 GOOD = Scorer(lambda query, documents: np.array([text.split().count(query.split()[-1]) for text in documents], float))
 BAD = Scorer(lambda query, documents: -np.array([text.split().count(query.split()[-1]) for text in documents], float))
@@ -34,6 +36,17 @@ def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_pat
     (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
     assert base["worse"] and base["split"] == "dev" and base["queries"] == 12 and base["high"] < 0.0
     assert {"few_queries", "good_base"} <= set(found["reasons"])
+
+
+def test_the_result_says_yes_or_no_in_json(tmp_path: Path) -> None:
+    """Worse by its interval, and not by its test: numpy's bool is no number in JSON."""
+    found = gate(tmp_path, dev=3, student=BAD, untrained=GOOD)
+    (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
+    assert base["high"] < 0.0 and base["worse"] is False
+    assert json.loads(json.dumps({"yes": np.bool_(True), "half": np.float32(0.5)}, default=plain)) == {
+        "yes": True,
+        "half": 0.5,
+    }
 
 
 def test_a_better_student_and_a_few_queries_pass(tmp_path: Path) -> None:

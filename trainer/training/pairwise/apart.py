@@ -61,7 +61,8 @@ class ApartReader:
             if was_cut or 2 * len(told) > self.max_length:
                 raise InstructionTooLong(
                     f"the instruction has more than {self.max_length // 2} tokens, and base {self._name!r} reads at most "
-                    f"{self.max_length} tokens of instruction and query; shorten the instruction, or choose a base that reads more"
+                    f"{self.max_length} tokens of instruction and query; shorten the instruction, or choose a larger max_length or a base "
+                    "that reads more"
                 )
             query = f"{instruction.strip()}\n{query}"
         asked, one, other = self._ids(query, "query"), self._ids(first, "document"), self._ids(second, "document")

@@ -22,7 +22,7 @@ from workers.jobs.distillation import (
     order_distillation,
     resume_distillation,
 )
-from workers.management.arguments import json_object, named_judge, project_of
+from workers.management.arguments import json_object, named_judge, problem, project_of
 from workers.models import Job
 
 
@@ -48,7 +48,7 @@ class Command(BaseCommand):
             for found in self._asked(project, options):
                 self.stdout.write(described(found))
         except (DistillationRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error
 
     def _asked(self, project: Project, options: dict[str, Any]) -> list[Distillation]:
         if options["status"]:

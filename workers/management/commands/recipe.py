@@ -25,7 +25,7 @@ from workers.jobs.recipe.job import (
 )
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.recipe.plan import Plan
-from workers.management.arguments import json_object, named_judge, project_of
+from workers.management.arguments import json_object, named_judge, problem, project_of
 from workers.models import Recipe
 
 
@@ -62,7 +62,7 @@ class Command(BaseCommand):
             else:
                 self._order(project, options)
         except (RecipeRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error
 
     def _order(self, project: Project, options: dict[str, Any]) -> None:
         chosen = RecipeOptions.model_validate(json_object(options["options"], "--options"))

@@ -25,7 +25,7 @@ from workers.jobs.refinement.job import (
     refinements,
     resume_refinement,
 )
-from workers.management.arguments import json_object, named_judge, project_of
+from workers.management.arguments import json_object, named_judge, problem, project_of
 from workers.models import Job
 
 
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             for found in self._asked(project, options):
                 self.stdout.write(described(found))
         except (RefinementRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error
 
     def _asked(self, project: Project, options: dict[str, Any]) -> list[Refinement]:
         if options["status"]:

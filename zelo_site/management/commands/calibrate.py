@@ -16,6 +16,7 @@ from labeling.plugins import UnknownPlugin
 from scoring.calibration.calibrate import NothingRated, ProjectCalibration, project_calibration
 from scoring.rating import rate_stale
 from workers.jobs.calibration import calibrate, order_calibration, whats_due
+from workers.management.arguments import problem
 from workers.runs.ordering import RunRefused
 from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
@@ -55,7 +56,7 @@ class Command(BaseCommand):
                 settle(project, tick)
                 self.stdout.write(calibration_report(project_calibration(project)))
         except (RunRefused, RunStopped, NothingRated, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error
 
 
 def settle(project: Project, tick: Callable[[], None]) -> None:

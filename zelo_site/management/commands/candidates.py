@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.plugins import UnknownPlugin
 from workers.jobs.candidates import FillRefused, order_candidates
+from workers.management.arguments import problem
 from workers.models import Job
 from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
@@ -37,7 +38,7 @@ class Command(BaseCommand):
                 job = order_candidates(find_project(options["project"]), options["retriever"], chosen, options["k"])
                 follow(job, bar=ProgressBar("2 Candidates", sys.stdout), tick=tick)
         except (FillRefused, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error
         except KeyboardInterrupt:
             self.stdout.write("\nthe job continues in the background")
 

@@ -14,6 +14,7 @@ from labeling.importing.dataset import export_judgments
 from labeling.plugins import UnknownPlugin, registered
 from scoring.exports import ExportFailed
 from scoring.exports.exporting import export
+from workers.management.arguments import problem
 from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
@@ -62,4 +63,4 @@ class Command(BaseCommand):
         except UnknownPlugin as error:
             raise CommandError(f"{error}, {JUDGMENTS}") from error
         except (ExportFailed, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error

@@ -15,6 +15,7 @@ from labeling.importing.reports import left_out_file
 from labeling.models import DatasetImport, Project
 from labeling.plugins import UnknownPlugin, registered
 from labeling.retrieval.candidates import rank_candidates
+from workers.management.arguments import problem
 from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
@@ -70,7 +71,7 @@ class Command(BaseCommand):
                     replaces=options["replace"],
                 )
             except (ImportFailed, UnknownPlugin, pydantic.ValidationError) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(problem(error)) from error
             rank_candidates(project)
             self.stdout.write(str(summary))
             if options["left_out"] is not None:

@@ -10,6 +10,7 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from workers.jobs.injection_probe import ProbeOptions, ProbeRefused, payloads, probe_now
+from workers.management.arguments import problem
 from workers.models import InjectionProbe, Job
 from zelo_site.cli.interrupts import INTERRUPTED
 from zelo_site.cli.lookup import find_judge, find_project
@@ -45,7 +46,7 @@ class Command(BaseCommand):
             try:
                 probe = probe_now(judge, ProbeOptions.model_validate(wanted), report=bar.show)
             except (ProbeRefused, pydantic.ValidationError) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(problem(error)) from error
             if probe.job.state != Job.State.FINISHED:
                 bar.end("failed")
                 raise CommandError(probe.job.error or f"the probe was taken over by a worker; see job {probe.job_id}")

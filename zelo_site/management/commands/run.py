@@ -20,6 +20,7 @@ from labeling.models import Project
 from labeling.plugins import UnknownPlugin
 from labeling.projects import BadProject, create_project
 from labeling.retrieval.candidates import rank_candidates
+from workers.management.arguments import problem
 from workers.models import Run
 from workers.runs.choices.presets import PRESETS, get_preset
 from workers.runs.choices.queries import QueryChoice
@@ -94,7 +95,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:  # while the services start or stop
             raise CommandError("stopped", returncode=INTERRUPTED) from None
         except (BadProject, ImportFailed, RunRefused, RunStopped, UnknownPlugin, pydantic.ValidationError) as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(problem(error)) from error
 
     def _run(self, options: dict[str, Any], tick: Any) -> None:
         project = self._project(options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser
 from typing import Any
 
@@ -14,6 +13,8 @@ from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.snapshots.mixing import Part, mix
 from scoring.storage.files import StorageFull
+from workers.management.arguments import problem
+from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database
@@ -51,10 +52,10 @@ class Command(BaseCommand):
                 if options["mix"]:
                     snapshot = mix([_part(each, projects) for each in options["mix"]], name=name)
                 else:
-                    chosen = SnapshotOptions.model_validate(json.loads(options["options"]))
+                    chosen = SnapshotOptions.model_validate(json_object(options["options"]))
                     snapshot = freeze(projects, name=name, options=chosen)
-            except (SnapshotRefused, StorageFull, pydantic.ValidationError, json.JSONDecodeError) as error:
-                raise CommandError(str(error)) from error
+            except (SnapshotRefused, StorageFull, pydantic.ValidationError) as error:
+                raise CommandError(problem(error)) from error
             self._say(snapshot)
 
     def _say(self, snapshot: Snapshot) -> None:

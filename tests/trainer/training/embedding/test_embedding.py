@@ -120,7 +120,7 @@ def test_a_training_continues_from_a_student_which_dev_queries_alone_may_replace
     )
     assert all(torch.equal(kept[name], before[name]) for name in before)
     shutil.copytree(learned[0].adapter, tmp_path / "few" / START)
-    with pytest.raises(NothingToChooseOn, match="the dev split has 4 queries with an order"):
+    with pytest.raises(NothingToChooseOn, match="dev queries with an order: 4; a training that continues needs 5"):
         learn(base, tmp_path / "few", **changes)
 
 
@@ -190,7 +190,11 @@ def test_cached_gradients_are_those_of_one_pass(base: Path, dropout: float) -> N
     ("changes", "error", "says"),
     [
         ({"embedding_sizes": "64"}, SizeTooLarge, "sizes of at most 32"),
-        ({"folds": 0}, NothingToChooseOn, "larger dev_share"),
+        (
+            {"folds": 0},
+            NothingToChooseOn,
+            "folds is 0; set it to 2 or more, or freeze a snapshot with a larger dev_share",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_a_remedy(
@@ -199,6 +203,14 @@ def test_what_cannot_be_trained_is_refused_with_a_remedy(
     nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
     with pytest.raises(error, match=says):
         learn(base, tmp_path / "w", TrainingData(make_data(4).train, nothing), **changes)
+
+
+def test_one_query_needs_more_queries_not_more_folds(base: Path, tmp_path: Path) -> None:
+    nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+    with pytest.raises(NothingToChooseOn) as caught:
+        learn(base, tmp_path / "w", TrainingData(make_data(1).train, nothing))
+    assert "training queries with an order: 1, and folds need 4; judge more queries" in str(caught.value)
+    assert "dev_share" not in str(caught.value)
 
 
 def test_a_base_that_is_no_embedder_is_refused(tmp_path: Path) -> None:

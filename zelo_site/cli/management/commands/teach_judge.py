@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError
 from workers.jobs.teaching.job import reason_of, teach_now
 from workers.jobs.teaching.plan import TeachingOptions, TeachingRefused
 from workers.jobs.teaching.verdict import BETTER
+from workers.management.arguments import problem
 from workers.models import Job, JudgeTeaching
 from zelo_site.cli.interrupts import INTERRUPTED
 from zelo_site.cli.lookup import find_judge, find_project
@@ -48,7 +49,7 @@ class Command(BaseCommand):
                 wanted = TeachingOptions(**{name: options[name] for name in ("examples", "pairs", "seed")})
                 teaching = teach_now(judge, wanted, report=bar.show)
             except (TeachingRefused, pydantic.ValidationError) as error:
-                raise CommandError(str(error)) from error
+                raise CommandError(problem(error)) from error
             if teaching.job.state != Job.State.FINISHED:
                 bar.end("failed")
                 raise CommandError(
