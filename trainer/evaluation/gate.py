@@ -94,20 +94,22 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
 
 
 def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:
-    """The student against each rival on the first queries of a split; none where nothing can be measured."""
+    """The student against each rival on the first queries of a split that the rival ranks; none where nothing can be measured."""
     try:
         queries, reference = _queries(rows_file, split)
     except NothingToMeasure:
         return []
     values = {name: order.scores(queries, _silent) for name, order in (("student", student), ("base", untrained))}
-    own = measure(queries, values["student"], reference)
     rivals: Mapping[Rival, Any] = {"base": values["base"], "first_stage": FirstStage().scores(queries, _silent)}
     rows = []
     for name, scores in rivals.items():
-        known = [np.isfinite(each).any() for each in scores]
-        if not all(known):
+        # A query that was added without ranks does not hide the first stage's order of the others.
+        known = [at for at, each in enumerate(scores) if np.isfinite(each).any()]
+        shared = [queries[at] for at in known]
+        if not any(query.says(reference) for query in shared):
             continue
-        other = measure(queries, scores, reference)
+        own = measure(shared, [values["student"][at] for at in known], reference)
+        other = measure(shared, [scores[at] for at in known], reference)
         test = difference(own, other)
         assert test is not None  # the same queries
         rows.append(
@@ -115,7 +117,7 @@ def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -
                 split=split,
                 reference=reference,
                 rival=name,
-                queries=len(queries),
+                queries=len(shared),
                 student=float(own.values["ndcg@10"].mean()),
                 other=float(other.values["ndcg@10"].mean()),
                 difference=test.difference.estimate,

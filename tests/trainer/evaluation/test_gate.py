@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.factories.lessons import make_data, write_rows
 from trainer.bases import MINILM, load_base
@@ -36,6 +38,24 @@ def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_pat
     (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
     assert base["worse"] and base["split"] == "dev" and base["queries"] == 12 and base["high"] < 0.0
     assert {"few_queries", "good_base"} <= set(found["reasons"])
+
+
+def test_a_query_without_ranks_leaves_the_first_stage_in_the_comparison(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    write_rows(file, make_data(4, dev=12))
+    rows = pq.read_table(file)
+    ranks = [None if query == 1003 else 7 - rank for query, rank in zip(*_columns(rows), strict=True)]
+    at = rows.column_names.index("first_stage_rank")
+    pq.write_table(rows.set_column(at, "first_stage_rank", pa.array(ranks, pa.int64())), file)
+    found = {row.rival: row for row in compared(file, "dev", student=BAD, untrained=GOOD)}
+    assert (found["base"].queries, found["first_stage"].queries) == (12, 11)
+    none = pa.nulls(len(ranks), pa.int64())
+    pq.write_table(rows.set_column(at, "first_stage_rank", none), file)
+    assert [row.rival for row in compared(file, "dev", student=BAD, untrained=GOOD)] == ["base"]
+
+
+def _columns(rows: pa.Table) -> tuple[list[int], list[int]]:
+    return rows.column("query_id").to_pylist(), rows.column("first_stage_rank").to_pylist()
 
 
 def test_the_result_says_yes_or_no_in_json(tmp_path: Path) -> None:

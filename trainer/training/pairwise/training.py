@@ -190,7 +190,7 @@ class _Course:
             return
         since = time.monotonic()
         _, first, second = judged(self.student, self.dev)
-        value = float(cross_entropies(symmetric(first, second), self.dev.preferences).mean())
+        value = self._log_loss(symmetric(first, second), self.dev.preferences)
         if not math.isfinite(value):
             raise not_finite("a logit of a dev pair")
         state = self.state
@@ -203,6 +203,13 @@ class _Course:
         state.stopped = bool(self.options.patience) and state.patience_used >= self.options.patience
         state.looking_s += time.monotonic() - since
         self.report("evaluated", step=step, log_loss=value, best=better)
+
+    def _log_loss(self, logits: FloatArray, preferences: FloatArray) -> float:
+        """Of a student that embeds texts apart, at the temperature with which it would be published; the base as well."""
+        if isinstance(self.student, ApartStudent):
+            own = self.student.temperature
+            logits = logits * (own / calibrated_temperature(own, logits, preferences))
+        return float(cross_entropies(logits, preferences).mean())
 
     def _save_adapter(self, step: int) -> Path:
         folder = self.workspace / BEST / f"step-{step}"

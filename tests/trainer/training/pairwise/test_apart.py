@@ -81,7 +81,12 @@ def test_it_learns_and_its_judge_answers_as_it_was_measured(base: Path, tmp_path
     student = PairStudent.published(tmp_path / "published")
     pairs, first, second = judged(student, data.dev_pairs or make_pairs(1))
     loss = float(cross_entropies(symmetric(first, second), pairs.preferences).mean())
-    assert loss <= result["facts"]["dev_log_loss"] + 1e-3, "the temperature is chosen on the dev pairs"
+    assert loss == pytest.approx(result["facts"]["dev_log_loss"], abs=2e-3), (
+        "the checkpoint is chosen as it is published"
+    )
+    events = [json.loads(line) for line in (tmp_path / process.EVENTS).read_text().splitlines()]
+    base_loss = next(each["log_loss"] for each in events if each["kind"] == "evaluated")
+    assert base_loss <= CHANCE + 1e-3, "the base has its best temperature too, not one that makes every student win"
     judge = PairwiseStudentJudge.from_dict({"student": str(tmp_path / "published"), "device": "cpu"})
     assert isinstance(judge, PairwiseStudentJudge)
     judge.prepare(None)  # type: ignore[arg-type]  # it reads no collection
