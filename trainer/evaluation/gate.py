@@ -78,7 +78,7 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
     if gate.get("start_won"):
         return "no checkpoint ranks better than the student from which it continued, so nothing is published"
     if gate.get("base_won"):
-        return "no checkpoint ranks better than the untrained base, so nothing is published"
+        return f"no checkpoint ranks better than the untrained base, so nothing is published{_best_of(gate.get('facts', {}))}"
     names = {"base": "the untrained base", "first_stage": "the first stage"}
     found = [
         f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {each['queries']} {each['split']} queries "
@@ -91,6 +91,16 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
             "its figures on held-out queries or pairs are worse than chance allows; the page of the training shows them"
         )
     return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
+
+
+def _best_of(facts: Mapping[str, Any]) -> str:
+    """The figures of the best checkpoint that was not sure enough, where a training tells them."""
+    if not facts.get("best_gain_stderr"):
+        return ""
+    return (
+        f" (on {facts['held_out_queries']} held-out queries the best one has {facts['best_gain']:+.3f} NDCG@10, standard error "
+        f"{facts['best_gain_stderr']:.3f})"
+    )
 
 
 def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tests.factories.lessons import make_data, write_rows
 from trainer.bases import MINILM, load_base
-from trainer.evaluation.gate import compared, result_of
+from trainer.evaluation.gate import compared, held_back_reason, result_of
 from trainer.evaluation.rankers import Scorer
 from trainer.recommendation import recommended_trainer
 from trainer.training.process import plain
@@ -75,6 +75,13 @@ def test_a_better_student_and_a_few_queries_pass(tmp_path: Path) -> None:
     assert {row["rival"] for row in better["comparisons"]} == {"base", "first_stage"}
     few = gate(tmp_path, dev=3, student=BAD, untrained=GOOD)
     assert not few["held_back"], "three queries prove nothing"
+
+
+def test_the_reason_of_a_base_that_won_has_the_figures() -> None:
+    facts = {"held_out_queries": 18, "best_gain": 0.0123, "best_gain_stderr": 0.01}
+    told = held_back_reason({"held_back": True, "base_won": True, "facts": facts})
+    assert told.endswith("(on 18 held-out queries the best one has +0.012 NDCG@10, standard error 0.010)")
+    assert held_back_reason({"base_won": True}).endswith("nothing is published")
 
 
 def test_the_recommendation_depends_on_base_and_queries() -> None:

@@ -269,7 +269,10 @@ class _Training:
             "step": 0 if choice.base_won else course.looks[choice.checkpoint],
             "gain": choice.gain,
             "stderr": choice.stderr,
+            "best_gain": choice.best_gain,
+            "best_stderr": choice.best_stderr,
             "queries": choice.queries,
+            "enough": choice.queries >= FEWEST_QUERIES,
             "base_won": choice.base_won,
         }
 
@@ -286,6 +289,8 @@ class _Training:
             "held_out_queries": choice.queries,
             "held_out_gain": choice.gain,
             "held_out_gain_stderr": choice.stderr,
+            "best_gain": choice.best_gain,
+            "best_gain_stderr": choice.best_stderr,
             "folds": len(self.folds),
             "dev_ndcg@10": dev,
             "elo_scale": self.elo_scale,

@@ -228,6 +228,9 @@ def test_the_smallest_scale_within_one_error_is_kept_and_noise_keeps_the_base() 
     assert found.scale == 0.5 and found.gain == pytest.approx(0.099, abs=0.01)
     noise = 0.5 + 0.1 * rng.standard_normal((30, 1, 5))
     assert choose(noise - noise.mean(axis=0)).base_won
+    unsure = 0.5 + np.array([0.0, 0.01]) + 0.1 * rng.standard_normal((30, 1, 2)) * [0.0, 1.0]
+    found = choose(unsure - [0.0, (unsure[..., 1] - unsure[..., 0]).mean() - 0.01], (0.0, 1.0))
+    assert found.base_won and found.best_gain == pytest.approx(0.01) and found.best_stderr > 0.01, "the figures stay"
     assert choose(values[:4]).base_won, "four queries prove nothing"
     assert choose(np.zeros((0, 2, 5))).base_won
 
