@@ -221,7 +221,7 @@ def _folder_of(name: str) -> Path:
         return downloaded
     if folder.is_absolute() or name.startswith("."):
         raise BaseMissing(
-            f"base {name!r} is no folder on this machine; copy the model to the machine that trains, or correct the path"
+            f"base {name!r} is not a folder on this machine; copy the model to the machine that trains, or correct the path"
         )
     raise BaseMissing(
         f"base {name!r} is neither a folder nor among the downloaded models; expected {MINILM!r}, a folder with "

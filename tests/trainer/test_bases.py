@@ -96,7 +96,7 @@ def test_missing_and_unsafe_bases_are_named_with_a_remedy(tmp_path: Path) -> Non
         load_base("nobody/has-this-model")
     with pytest.raises(BaseMissing) as caught:
         load_base(str(tmp_path / "nowhere"))
-    assert "no folder on this machine" in str(caught.value) and "download" not in str(caught.value)
+    assert "not a folder on this machine" in str(caught.value) and "download" not in str(caught.value)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(BaseMissing, match="safetensors"):

@@ -55,16 +55,20 @@ def choose(values: FloatArray, scales: Sequence[float] = SCALES) -> Choice:
     means = gains.mean(axis=0)
     best = np.unravel_index(int(np.argmax(means)), means.shape)
     own = gains[:, best[0], best[1]]
-    found = {"best_gain": float(means[best]), "best_stderr": _stderr(own)}
-    if means[best] <= 0.0 or means[best] <= SURE * _stderr(own):
-        return replace(base, **found)
+    best_gain, best_stderr = float(means[best]), _stderr(own)
+    if best_gain <= 0.0 or best_gain <= SURE * best_stderr:
+        return replace(base, best_gain=best_gain, best_stderr=best_stderr)
     behind = own[:, None, None] - gains
     close = behind.mean(axis=0) <= np.apply_along_axis(_stderr, 0, behind)
     close &= (means > SURE * np.apply_along_axis(_stderr, 0, gains)) & (np.asarray(scales) > 0.0)[None, :]
     place = int(np.flatnonzero(close.any(axis=0))[0])
     checkpoint = int(np.argmax(np.where(close[:, place], means[:, place], -np.inf)))
     chosen = gains[:, checkpoint, place]
-    return Choice(checkpoint, float(scales[place]), float(chosen.mean()), _stderr(chosen), len(values), **found)
+    return replace(
+        Choice(checkpoint, float(scales[place]), float(chosen.mean()), _stderr(chosen), len(values)),
+        best_gain=best_gain,
+        best_stderr=best_stderr,
+    )
 
 
 def _stderr(values: FloatArray) -> float:
