@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.forms import BoundField
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -177,7 +177,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
     return {
         "project": project,
         "here": "training",
-        "runs": list(TrainingRun.objects.filter(project=project).select_related("snapshot")[:SHOWN]),
+        "runs": list(_runs(project)[:SHOWN]),
         "snapshots": snapshots,
         "form": form,
         "trainers": [
@@ -189,6 +189,13 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
         "error": error,
         "may_change": may_change(request, project),
     }
+
+
+def _runs(project: Project) -> QuerySet[TrainingRun]:
+    """Return the trainings, each with whether its held-back student was published anyway."""
+    anyway = Reranker.objects.filter(training_run=OuterRef("pk"), release=Reranker.Release.PUBLISHED_ANYWAY)
+    runs = TrainingRun.objects.filter(project=project).select_related("snapshot")
+    return runs.annotate(published_anyway=Exists(anyway))
 
 
 def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
