@@ -246,3 +246,5 @@ def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:
     told = {stage.name: str(stage.reason) for stage in plan.stages if stage.reason}
     assert told["calibration"].startswith("there is one query") and told["proof"] == "there is no student"
     assert told["student"] == "1 queries; a student needs 10, import more"
+    with pytest.raises(RecipeRefused, match="nothing can be distilled: 1 queries; a distilled student needs 3"):
+        planned(project, judges, RecipeOptions(distill="always"))
