@@ -153,6 +153,7 @@ def _publish_judge(
         max_length=trained.max_length,
         probe=probe,
         temperature=trained.facts.get("temperature"),
+        reads_instruction=trained.reads_instruction,
     )
     events("held_out_pairs")
     gate = gate_of(measure_student(PairStudent.published(published.folder), workspace / PAIRS))

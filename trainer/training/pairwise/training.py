@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,19 @@ def train_pairwise(options: PairwiseOptions, data: TrainingData, workspace: Path
             "the snapshot has no training pair with a preference of the panel; judge pairs, then freeze a new snapshot "
             "(snapshots of earlier versions hold no pairs)"
         )
-    return with_less_memory(
+    reads = options.instructions != "never"
+    if not reads:
+        data = replace(data, train_pairs=_untold(data.train_pairs), dev_pairs=_untold(data.dev_pairs))
+    trained = with_less_memory(
         lambda most: _Course(options, base, data, workspace, report, most=most).run(),
         most=2 * options.batch_size, what="sequence", workspace=workspace, report=report,
     )  # fmt: skip
+    return replace(trained, reads_instruction=reads)
+
+
+def _untold(pairs: PairExamples | None) -> PairExamples | None:
+    """The pairs without their instructions."""
+    return None if pairs is None else replace(pairs, instructions=[""] * len(pairs))
 
 
 @dataclass

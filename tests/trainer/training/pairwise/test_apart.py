@@ -117,6 +117,21 @@ def test_a_long_instruction_is_named_and_a_short_one_is_read(base: Path) -> None
         reader.tokens(instruction="be strict " * 60, **texts)
 
 
+@pytest.mark.parametrize("reads", ["apart", "jointly"])
+def test_a_student_without_instructions_neither_learns_nor_reads_them(base: Path, tmp_path: Path, reads: str) -> None:
+    data = make_pair_data(12, instruction="be strict " * 60)
+    write_pair_workspace(tmp_path, data)
+    chosen = options(base, reads=reads, epochs=1, instructions="never").model_dump(mode="json")
+    order = {"trainer": "pairwise", "module": Pairwise.__module__, "options": chosen, "card": {"name": "tiny"}}
+    (tmp_path / process.ORDER).write_text(json.dumps(order))
+    ended = process.run(tmp_path)
+    assert ended == 0, (tmp_path / process.EVENTS).read_text()
+    assert verify(tmp_path / "published")["reads_instruction"] is False
+    reader = PairStudent.published(tmp_path / "published").reader
+    texts = {"query": "about pond", "first": "carp", "second": "bread"}
+    assert reader.tokens(instruction="be strict " * 60, **texts) == reader.tokens(instruction="", **texts)
+
+
 def test_the_temperature_of_least_log_loss_is_found() -> None:
     logits = np.linspace(-2.0, 2.0, 200)
     preferences = 1.0 / (1.0 + np.exp(-logits / 0.4))
