@@ -424,8 +424,8 @@ _WORK: Mapping[str, StageWork] = {
 def work_of(order: Order, stage: RecipeStage) -> StageWork:
     """The work of a stage; panel, distillation and design are parts of a distilled run where there is one."""
     is_distilled = order.stages[Name.PANEL].state != RecipeStage.State.LEFT_OUT
-    before = order.stages[Name.DISTILLATION]
-    ended = before.state == RecipeStage.State.FINISHED
-    if stage.name == Name.DESIGN and is_distilled and ended and _ended_without_student(before.job):
-        return _PanelAlone()
+    if is_distilled and stage.name == Name.DESIGN:
+        before = order.stages[Name.DISTILLATION]
+        if before.state == RecipeStage.State.FINISHED and _ended_without_student(before.job):
+            return _PanelAlone()
     return _DISTILLED[stage.name] if is_distilled and stage.name in _DISTILLED else _WORK[stage.name]
