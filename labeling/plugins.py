@@ -63,10 +63,14 @@ def problem_of(error: Exception) -> str:
     """The message of an error in one line; of wrong options, each field with what is wrong, without pydantic's own words."""
     if not isinstance(error, pydantic.ValidationError):
         return str(error)
-    return "; ".join(
-        f"{'.'.join(map(str, each['loc'])) or 'options'}: {each['msg'].removeprefix('Value error, ')}"
-        for each in error.errors()
-    )
+    return "; ".join(_wrong_option(each["type"], each["loc"], each["msg"]) for each in error.errors())
+
+
+def _wrong_option(kind: str, place: tuple[int | str, ...], message: str) -> str:
+    name = ".".join(map(str, place)) or "options"
+    if kind == "extra_forbidden":
+        return f"{name}: no option has this name"
+    return f"{name}: {message.removeprefix('Value error, ')}"
 
 
 class UnknownPlugin(LookupError):

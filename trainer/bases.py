@@ -20,6 +20,9 @@ from labeling.retrieval.model_names import BUNDLED, check_model
 Kind = Literal["encoder", "decoder"]
 
 MINILM = "minilm"
+# The bundled weights are those of this commit on the hub, byte for byte.
+MINILM_ON_HUB = ("sentence-transformers/all-MiniLM-L6-v2", "1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 LOGIT_SCORE = "LogitScore"
 YES, NO = "yes", "no"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -185,6 +188,16 @@ def base_revision(base: Base) -> str | None:
     return base.folder.name if base.folder.parent.name == "snapshots" else None
 
 
+def hub_reference(base: Base) -> tuple[str, str | None]:
+    """Name and commit under which another program finds the base on the hub; its own name and no commit for a folder."""
+    if base.name == MINILM and base_checksum(base) == MINILM_SHA256:
+        return MINILM_ON_HUB
+    cache = base.folder.parent.parent.name
+    if base.folder.parent.name == "snapshots" and cache.startswith("models--"):
+        return cache.removeprefix("models--").replace("--", "/", 1), base.folder.name
+    return base.name, base_revision(base)
+
+
 def quiet() -> None:
     """Turn off progress bars and advice in the logs of servers and jobs."""
     import logging
@@ -206,6 +219,10 @@ def _folder_of(name: str) -> Path:
     downloaded = None if folder.is_absolute() or name.startswith(".") else _downloaded(name)
     if downloaded is not None:
         return downloaded
+    if folder.is_absolute() or name.startswith("."):
+        raise BaseMissing(
+            f"base {name!r} is not a folder on this machine; copy the model to the machine that trains, or correct the path"
+        )
     raise BaseMissing(
         f"base {name!r} is neither a folder nor among the downloaded models; expected {MINILM!r}, a folder with "
         f"safetensors, or a downloaded model: run `hf download {name}` on the machine that trains"

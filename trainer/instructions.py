@@ -14,6 +14,8 @@ from labeling.records import Examples, TrainingData
 from labeling.retrieval.query_instruction import with_instruction
 from trainer.training.options import LoRAOptions
 
+OTHERWISE = ", or choose a larger max_length, a base that reads more, or instructions: never"
+
 
 class InstructionTooLong(ValueError):
     """An instruction leaves no room for the query."""
@@ -38,12 +40,15 @@ def learns(train: Examples, options: LoRAOptions) -> bool:
     return bool(found) and (options.instructions == "always" or (options.instructions == "auto" and len(found) > 1))
 
 
-def check_instruction(tokens: int, *, longest: int, what: str) -> None:
-    """Raise InstructionTooLong unless `tokens` of an instruction are at most half of the `longest` query in tokens."""
+def check_instruction(tokens: int, *, longest: int, what: str, otherwise: str = "") -> None:
+    """Raise InstructionTooLong unless `tokens` of an instruction are at most half of the `longest` query in tokens.
+
+    `otherwise` names what else can be changed.
+    """
     if tokens > longest // 2:
         raise InstructionTooLong(
             f"the instruction has {tokens:,} tokens, and {what} reads at most {longest:,} tokens of instruction and query; "
-            f"shorten the instruction to {longest // 2:,} tokens, or choose a base that reads more"
+            f"shorten the instruction to {longest // 2:,} tokens{otherwise}"
         )
 
 
@@ -51,7 +56,7 @@ def check_instructions(tokenizer: Any, rows: Examples, *, longest: int, base: st
     """Raise InstructionTooLong for the longest instruction of the rows; a query keeps `longest` tokens."""
     for each in {text.strip() for text in rows.instructions} - {""}:
         tokens = len(tokenizer(each, add_special_tokens=False, truncation=False)["input_ids"])
-        check_instruction(tokens, longest=longest, what=f"base {base!r}")
+        check_instruction(tokens, longest=longest, what=f"base {base!r} here", otherwise=OTHERWISE)
 
 
 def _told(rows: Examples, without: set[int]) -> Examples:

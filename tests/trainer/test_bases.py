@@ -94,6 +94,9 @@ def test_a_long_document_keeps_the_query_and_the_end_of_the_prompt(qwen: Path) -
 def test_missing_and_unsafe_bases_are_named_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(BaseMissing, match="hf download"):
         load_base("nobody/has-this-model")
+    with pytest.raises(BaseMissing) as caught:
+        load_base(str(tmp_path / "nowhere"))
+    assert "not a folder on this machine" in str(caught.value) and "download" not in str(caught.value)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(BaseMissing, match="safetensors"):

@@ -53,7 +53,7 @@ class GateRow:
 
     @property
     def is_worse(self) -> bool:
-        return self.high < 0.0 and self.p_value < SIGNIFICANT
+        return bool(self.high < 0.0 and self.p_value < SIGNIFICANT)
 
 
 def hold_at_gate(rows_file: Path, published: Path, *, base: Base, train: Examples) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
     if gate.get("start_won"):
         return "no checkpoint ranks better than the student from which it continued, so nothing is published"
     if gate.get("base_won"):
-        return "no checkpoint ranks better than the untrained base, so nothing is published"
+        return f"no checkpoint ranks better than the untrained base, so nothing is published{_best_of(gate.get('facts', {}))}"
     names = {"base": "the untrained base", "first_stage": "the first stage"}
     found = [
         f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {each['queries']} {each['split']} queries "
@@ -93,21 +93,33 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
     return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
 
 
+def _best_of(facts: Mapping[str, Any]) -> str:
+    """The figures of the best checkpoint that was not sure enough, where a training tells them."""
+    if not facts.get("best_gain_stderr"):
+        return ""
+    return (
+        f" (on {facts['held_out_queries']} held-out queries the best one has {facts['best_gain']:+.3f} NDCG@10, standard error "
+        f"{facts['best_gain_stderr']:.3f})"
+    )
+
+
 def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:
-    """The student against each rival on the first queries of a split; none where nothing can be measured."""
+    """The student against each rival on the first queries of a split that the rival ranks; none where nothing can be measured."""
     try:
         queries, reference = _queries(rows_file, split)
     except NothingToMeasure:
         return []
     values = {name: order.scores(queries, _silent) for name, order in (("student", student), ("base", untrained))}
-    own = measure(queries, values["student"], reference)
     rivals: Mapping[Rival, Any] = {"base": values["base"], "first_stage": FirstStage().scores(queries, _silent)}
     rows = []
     for name, scores in rivals.items():
-        known = [np.isfinite(each).any() for each in scores]
-        if not all(known):
+        # A query that was added without ranks does not hide the first stage's order of the others.
+        known = [at for at, each in enumerate(scores) if np.isfinite(each).any()]
+        shared = [queries[at] for at in known]
+        if not any(query.says(reference) for query in shared):
             continue
-        other = measure(queries, scores, reference)
+        own = measure(shared, [values["student"][at] for at in known], reference)
+        other = measure(shared, [scores[at] for at in known], reference)
         test = difference(own, other)
         assert test is not None  # the same queries
         rows.append(
@@ -115,7 +127,7 @@ def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -
                 split=split,
                 reference=reference,
                 rival=name,
-                queries=len(queries),
+                queries=len(shared),
                 student=float(own.values["ndcg@10"].mean()),
                 other=float(other.values["ndcg@10"].mean()),
                 difference=test.difference.estimate,

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.bases import Base, base_checksum, base_revision, cross_encoder, load_base
+from trainer.bases import Base, base_checksum, base_revision, cross_encoder, hub_reference, load_base
 from trainer.publishing.manifests import (
     ADAPTER,
     ARTEFACTS,
@@ -138,6 +138,7 @@ def facts_of_base(base: Base) -> dict[str, Any]:
         "kind": base.kind,
         "model_type": base.model_type,
         "revision": base_revision(base),
+        "hub": "@".join(filter(None, hub_reference(base))),
         "sha256": base_checksum(base),
     }
 
@@ -145,7 +146,7 @@ def facts_of_base(base: Base) -> dict[str, Any]:
 def write_down(draft: Path, *, base: Base, card: ModelCard, artefacts: Sequence[str], facts: Mapping[str, Any]) -> None:
     """Write the card beside each artefact, and the manifest of the draft."""
     for artefact in artefacts:
-        text = render_card(card, artefact=artefact, base=base.name, facts=facts)
+        text = render_card(card, artefact=artefact, base=hub_reference(base)[0], facts=facts)
         (draft / artefact / "README.md").write_text(text)
     about = {
         **facts,
@@ -260,7 +261,8 @@ def write_adapter(folder: Path, *, adapter: Path, base: Base, tokenizer: Any) ->
     folder.mkdir()
     shutil.copyfile(adapter / ADAPTER_WEIGHTS, folder / ADAPTER_WEIGHTS)
     config = json.loads((adapter / ADAPTER_CONFIG).read_text())
-    config |= {"base_model_name_or_path": base.name, "revision": base_revision(base), "inference_mode": True}
+    name, revision = hub_reference(base)
+    config |= {"base_model_name_or_path": name, "revision": revision, "inference_mode": True}
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True))
     tokenizer.save_pretrained(str(folder))
 

@@ -61,6 +61,7 @@ def publish_pairwise(
     max_length: int,
     probe: Sequence[Triple] = (),
     temperature: float | None = None,
+    reads_instruction: bool = True,
 ) -> Published:
     """Write, check and move into place adapter and merged model; replaces an earlier `out`.
 
@@ -76,7 +77,12 @@ def publish_pairwise(
             card=card,
             max_length=max_length,
             probe=[text for triple in probe for text in triple],
-            more={"form": PAIRWISE, "reads": "apart", "temperature": temperature},
+            more={
+                "form": PAIRWISE,
+                "reads": "apart",
+                "temperature": temperature,
+                "reads_instruction": reads_instruction,
+            },
         )
     found = load_base(base)
     check_files(workspace_adapter)
@@ -88,6 +94,7 @@ def publish_pairwise(
         facts: dict[str, Any] = {
             "form": PAIRWISE,
             "reads": "jointly",
+            "reads_instruction": reads_instruction,
             "base": facts_of_base(found),
             "max_length": max_length,
             "dtype": "float32",

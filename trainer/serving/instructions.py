@@ -17,7 +17,7 @@ def told_query(model: LoadedModel, query: str, instruction: str) -> str:
     try:
         check_instruction(model.count_tokens(instruction), longest=model.query_tokens, what=f"model {model.name!r}")
     except InstructionTooLong as error:
-        raise RerankRefused(422, str(error).replace(", or choose a base that reads more", "")) from error
+        raise RerankRefused(422, str(error)) from error
     return with_instruction(query, instruction)
 
 

@@ -55,7 +55,7 @@ class Events:
             self.write(kind, **values)
 
     def write(self, kind: str, **values: Any) -> None:
-        line = json.dumps({"kind": kind, "at": time.time(), **values}, allow_nan=False, default=float)
+        line = json.dumps({"kind": kind, "at": time.time(), **values}, allow_nan=False, default=plain)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -153,6 +153,7 @@ def _publish_judge(
         max_length=trained.max_length,
         probe=probe,
         temperature=trained.facts.get("temperature"),
+        reads_instruction=trained.reads_instruction,
     )
     events("held_out_pairs")
     gate = gate_of(measure_student(PairStudent.published(published.folder), workspace / PAIRS))
@@ -219,9 +220,14 @@ def told(error: BaseException, workspace: Path) -> str:
     return text.replace("\x00", " ")[:2000]
 
 
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's: of `bool`, a bool."""
+    return value.item() if hasattr(value, "item") else float(value)
+
+
 def _write_whole(path: Path, value: Mapping[str, Any]) -> None:
     draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(value, allow_nan=False, default=float))
+    draft.write_text(json.dumps(value, allow_nan=False, default=plain))
     draft.replace(path)
 
 

@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 STAGE = "distill"
 PANEL, TRAIN, JUDGE, REVIEW = STAGES = ("panel", "train", "judge", "review")
+# One each to learn from, to choose the checkpoint, and to measure.
+FEWEST_QUERIES = 3
 RUN_STAGES = (PANEL, JUDGE, REVIEW)
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times at one step; see its log, then resume the distilled run"
 AT_STAGE = {
@@ -127,6 +129,12 @@ def order_distillation(
     options = options or DistillationOptions()
     options.training  # noqa: B018  checks the base
     check_panel(project, judges)
+    queries = len(comparable_query_ids(project.pk))
+    if queries < FEWEST_QUERIES:
+        raise DistillationRefused(
+            f"project {project.slug!r} has {queries} of the {FEWEST_QUERIES} queries with two candidates that a distilled run needs, to "
+            "learn from, to choose and to measure; import more queries"
+        )
     payload = {
         "stage": PANEL,
         "judges": [judge.pk for judge in judges],

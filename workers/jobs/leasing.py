@@ -66,18 +66,29 @@ def waiting_job_ids(stage: str) -> list[int]:
         return [row[0] for row in cursor.fetchall()]
 
 
-def carry_out(job_id: int, stage: str, work: Callable[[JobClaim], str], *, worker: str, given_up: str) -> None:
-    """Do a job unless another worker does. `work` returns the job's message; an exception becomes its error.
+def carry_out(
+    job_id: int,
+    stage: str,
+    work: Callable[[JobClaim], str],
+    *,
+    worker: str,
+    given_up: str,
+    told: tuple[type[Exception], ...] = (),
+) -> None:
+    """Do a job unless another worker does. `work` returns the job's message; an exception becomes its error, with its class
+    unless that is one of `told`.
 
     `given_up` is the error of a job whose worker crashed `MOST_ATTEMPTS` times. Raises OperationalError where the database
     is unreachable: the lease runs out then, and the reconciler finds the job.
     """
     claim = claim_job(job_id, stage, worker=worker)
     if claim is not None:
-        carry_out_claim(claim, work, given_up=given_up)
+        carry_out_claim(claim, work, given_up=given_up, told=told)
 
 
-def carry_out_claim(claim: JobClaim, work: Callable[[JobClaim], str], *, given_up: str) -> None:
+def carry_out_claim(
+    claim: JobClaim, work: Callable[[JobClaim], str], *, given_up: str, told: tuple[type[Exception], ...] = ()
+) -> None:
     """Do a job that this process has leased; otherwise as `carry_out`."""
     if claim.attempts > MOST_ATTEMPTS:
         end_job(claim, Job.State.FAILED, error=given_up)
@@ -92,7 +103,8 @@ def carry_out_claim(claim: JobClaim, work: Callable[[JobClaim], str], *, given_u
         raise
     except Exception as error:  # a plugin may be anybody's
         log.exception("job %d failed", claim.job_id)
-        end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
+        name = "" if isinstance(error, told) else f"{type(error).__name__}: "
+        end_job(claim, Job.State.FAILED, error=f"{name}{error}")
 
 
 def carry_out_here(claim: JobClaim, work: Callable[[JobClaim], str], *, given_up: str) -> None:

@@ -10,12 +10,19 @@ from trainer.models import Reranker
 from trainer.serving.registry import PAIRWISE_JUDGE, artefact_folder, artefact_of
 from workers.judges.pairwise_student import PairwiseStudentJudge, StudentMissing, find_students_with
 
+HELD_BACK = "held back"
+
 
 def enter_judge(reranker: Reranker) -> Annotator | None:
     """The judge of a published pairwise student in its project; None for other rerankers and held-back students."""
     if reranker.kind != PAIRWISE_JUDGE or reranker.release == Reranker.Release.HELD_BACK:
         return None
-    return get_judge(reranker.project, PairwiseStudentJudge.name, {"student": reranker.checksum}, name=reranker.name)
+    name = reranker.name
+    if (
+        reranker.release == Reranker.Release.PUBLISHED_ANYWAY
+    ):  # a judge has no badge: its name says it on every page and in exports
+        name = f"{name} · {HELD_BACK}"
+    return get_judge(reranker.project, PairwiseStudentJudge.name, {"student": reranker.checksum}, name=name)
 
 
 def student_folder(checksum: str) -> Path:

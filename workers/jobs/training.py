@@ -24,6 +24,7 @@ from django.db.models.functions import Now
 from labeling.audit import note
 from labeling.models import Project
 from labeling.plugins import Trainer, get_plugin
+from labeling.retrieval.model_names import ModelNotAllowed
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import ROWS_FILE, software
@@ -134,6 +135,8 @@ def recommendation(snapshot: Snapshot, options: Mapping[str, Any] | None = None)
     queries = int(snapshot.manifest.get("splits", {}).get("train", {}).get("queries", 0))
     try:
         return recommended_trainer(load_base(base), queries)
+    except ModelNotAllowed as error:
+        raise TrainingRefused(str(error)) from error
     except (OSError, ValueError) as error:
         raise TrainingRefused(f"no trainer can be recommended: {error}; name the trainer in the request") from error
 
@@ -245,7 +248,7 @@ def waiting_training_ids() -> list[int]:
 def train(job_id: int, *, worker: str = "") -> None:
     """Carry a training out unless another worker does; an error is stored in run and job."""
     collect_unfinished()  # a machine that only trains has no reconciler
-    carry_out(job_id, STAGE, _train, worker=worker, given_up=GIVEN_UP)
+    carry_out(job_id, STAGE, _train, worker=worker, given_up=GIVEN_UP, told=(TrainingFailed,))
     ended = Job.objects.filter(pk=job_id, stage=STAGE, state=Job.State.FAILED).first()
     if ended is not None:
         TrainingRun.objects.filter(pk=ended.payload["training_run"], state__in=UNFINISHED).update(

@@ -24,7 +24,11 @@ CHOSEN = stored_text(
     "%(stderr)s)"
 )
 BASE_CHOSEN = stored_text(
-    "on %(queries)s held-out queries no checkpoint is better than the base by more than its error"
+    "on %(queries)s held-out queries the best checkpoint has NDCG@10 %(gain)s against the base (standard error %(stderr)s), not more than "
+    "chance may give"
+)
+TOO_FEW_TO_CHOOSE = stored_text(
+    "%(queries)s held-out queries are too few to choose a checkpoint, so the base is kept; judge more queries"
 )
 HELD_OUT_PAIRS = stored_text("judges held-out pairs and compares the answers with the panel's preference")
 GATE = stored_text("compares the student with its untrained base and the first stage")
@@ -87,7 +91,9 @@ class Progress:
 
     def _on_chosen(self, facts: dict[str, Any]) -> None:
         if facts["base_won"]:
-            self._note(BASE_CHOSEN % {"queries": facts["queries"]})
+            best = {"gain": f"{facts['best_gain']:+.3f}", "stderr": f"{facts['best_stderr']:.3f}"}
+            said = BASE_CHOSEN % {"queries": facts["queries"], **best}
+            self._note(said if facts["enough"] else TOO_FEW_TO_CHOOSE % {"queries": facts["queries"]})
             return
         values = {name: facts[name] for name in ("queries", "step", "scale")}
         self._note(CHOSEN % {**values, "gain": f"{facts['gain']:+.3f}", "stderr": f"{facts['stderr']:.3f}"})

@@ -1,4 +1,4 @@
-"""Arguments that several commands of this app read: a project, a panel's judges, JSON objects."""
+"""Arguments that several commands read: a project, a panel's judges, JSON objects."""
 
 from __future__ import annotations
 

@@ -88,9 +88,12 @@ class MatchedOut(Schema):
 
 
 class BoardRowOut(Schema):
+    """`release` is `published`, `held_back`, or `published_anyway` for a student that the gate held back."""
+
     reranker: int
     name: str
     kind: str
+    release: str
     metrics: dict[str, IntervalOut]
     domains: dict[str, dict[str, IntervalOut]]
     queries: int
@@ -204,6 +207,7 @@ def get_leaderboard(
             "reranker": row.evaluation.reranker_id,
             "name": row.name,
             "kind": row.kind,
+            "release": row.evaluation.reranker.release,
             "metrics": {metric: asdict(own) for metric, own in row.metrics.items()},
             "domains": {
                 domain: {metric: asdict(own) for metric, own in metrics.items()}

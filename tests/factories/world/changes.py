@@ -18,6 +18,7 @@ from labeling.models import Annotator, ApiToken, Pair, Project, Query, SpotCheck
 from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
+from tests.factories.pages import make_query
 from tests.factories.rows import answer_queries
 from tests.factories.scored import scored
 from tests.factories.world.site import World
@@ -167,6 +168,12 @@ def a_stopped_training(world: World) -> None:
 
 def an_open_distillation(world: World) -> None:
     Job.objects.filter(pk=world.known["distillation_id"]).update(state=Job.State.OPEN)
+
+
+def queries_to_distil(world: World) -> None:
+    """Two queries more: a distilled run needs three."""
+    for _ in range(2):
+        make_query(the_project(world))
 
 
 def an_open_refinement(world: World) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.factories.lessons import make_data, write_rows
 from trainer.bases import MINILM, load_base
-from trainer.evaluation.gate import compared, result_of
+from trainer.evaluation.gate import compared, held_back_reason, result_of
 from trainer.evaluation.rankers import Scorer
 from trainer.recommendation import recommended_trainer
+from trainer.training.process import plain
 
 GOOD = Scorer(lambda query, documents: np.array([text.split().count(query.split()[-1]) for text in documents], float))
 BAD = Scorer(lambda query, documents: -np.array([text.split().count(query.split()[-1]) for text in documents], float))
@@ -36,12 +40,48 @@ def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_pat
     assert {"few_queries", "good_base"} <= set(found["reasons"])
 
 
+def test_a_query_without_ranks_leaves_the_first_stage_in_the_comparison(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    write_rows(file, make_data(4, dev=12))
+    rows = pq.read_table(file)
+    ranks = [None if query == 1003 else 7 - rank for query, rank in zip(*_columns(rows), strict=True)]
+    at = rows.column_names.index("first_stage_rank")
+    pq.write_table(rows.set_column(at, "first_stage_rank", pa.array(ranks, pa.int64())), file)
+    found = {row.rival: row for row in compared(file, "dev", student=BAD, untrained=GOOD)}
+    assert (found["base"].queries, found["first_stage"].queries) == (12, 11)
+    none = pa.nulls(len(ranks), pa.int64())
+    pq.write_table(rows.set_column(at, "first_stage_rank", none), file)
+    assert [row.rival for row in compared(file, "dev", student=BAD, untrained=GOOD)] == ["base"]
+
+
+def _columns(rows: pa.Table) -> tuple[list[int], list[int]]:
+    return rows.column("query_id").to_pylist(), rows.column("first_stage_rank").to_pylist()
+
+
+def test_the_result_says_yes_or_no_in_json(tmp_path: Path) -> None:
+    """Worse by its interval, and not by its test: numpy's bool is no number in JSON."""
+    found = gate(tmp_path, dev=3, student=BAD, untrained=GOOD)
+    (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
+    assert base["high"] < 0.0 and base["worse"] is False
+    assert json.loads(json.dumps({"yes": np.bool_(True), "half": np.float32(0.5)}, default=plain)) == {
+        "yes": True,
+        "half": 0.5,
+    }
+
+
 def test_a_better_student_and_a_few_queries_pass(tmp_path: Path) -> None:
     better = gate(tmp_path, dev=12, student=GOOD, untrained=BAD)
     assert not better["held_back"] and better["reasons"] == []
     assert {row["rival"] for row in better["comparisons"]} == {"base", "first_stage"}
     few = gate(tmp_path, dev=3, student=BAD, untrained=GOOD)
     assert not few["held_back"], "three queries prove nothing"
+
+
+def test_the_reason_of_a_base_that_won_has_the_figures() -> None:
+    facts = {"held_out_queries": 18, "best_gain": 0.0123, "best_gain_stderr": 0.01}
+    told = held_back_reason({"held_back": True, "base_won": True, "facts": facts})
+    assert told.endswith("(on 18 held-out queries the best one has +0.012 NDCG@10, standard error 0.010)")
+    assert held_back_reason({"base_won": True}).endswith("nothing is published")
 
 
 def test_the_recommendation_depends_on_base_and_queries() -> None:

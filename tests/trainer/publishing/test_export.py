@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.factories.weights.adapters import publish_random, save_random_adapter
 from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
-from trainer.bases import cross_encoder, load_base
+from trainer.bases import MINILM, MINILM_ON_HUB, cross_encoder, hub_reference, load_base
 from trainer.publishing import export
 from trainer.publishing.export import AdapterBroken, ModelCard, NotEnoughDisk, ParityFailed, publish
 from trainer.publishing.manifests import MANIFEST, ManifestBroken, verify
@@ -105,6 +105,18 @@ def test_the_manifest_names_every_file_and_the_cards_say_where_it_comes_from(bas
     if load_base(base).kind == "decoder":
         assert list(published.folder.glob("*/chat_template.jinja")) != []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reranker", "workspace"]
+
+
+def test_the_adapter_names_its_base_as_the_hub_does(tmp_path: Path) -> None:
+    bundled = hub_reference(load_base(MINILM))
+    assert bundled == MINILM_ON_HUB, "the bundled weights are those of this commit"
+    snapshot = tmp_path / "models--org--small--bert" / "snapshots" / "abc123"
+    snapshot.mkdir(parents=True)
+    published = publish_random(tmp_path, base=str(save_tiny_bert(snapshot)))
+    config = json.loads((published.folder / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/small--bert", "abc123")
+    assert published.manifest["base"]["hub"] == "org/small--bert@abc123"
+    assert 'base_model: "org/small--bert"' in (published.folder / "adapter" / "README.md").read_text()
 
 
 def test_publishing_again_replaces_the_folder(base: str, tmp_path: Path) -> None:

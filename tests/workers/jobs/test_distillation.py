@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
+from django.core.management import call_command
 from django.db.models import Count
 from pytest_django import Settings
 
@@ -225,11 +227,12 @@ def test_what_cannot_be_distilled_is_refused_and_nothing_is_stored() -> None:
     project = make_project(queries=3)
     judges = make_judges(project, 2)
     foreign = make_judges(make_project(), 1)
-    empty = make_project()
+    empty, small = make_project(), make_project(queries=2)
     for where, panel, told in (
         (project, [], "no panel; choose at least one judge"),
         (project, foreign, "not a panel judge of project"),
         (empty, make_judges(empty, 1), "no query with two candidates"),
+        (small, make_judges(small, 1), "has 2 of the 3 queries with two candidates that a distilled run needs"),
     ):
         with pytest.raises(DistillationRefused, match=told):
             order_distillation(where, panel)
@@ -244,3 +247,6 @@ def test_what_cannot_be_distilled_is_refused_and_nothing_is_stored() -> None:
     with pytest.raises(DistillationRefused, match="unfinished; wait for its end, or cancel it"):
         order_distillation(project, judges, SMALL)
     assert Run.objects.count() == 1
+    out = io.StringIO()
+    call_command("distill", project.slug, "--status", stdout=out)
+    assert "0 panel calls" in out.getvalue() and "saved" not in out.getvalue(), "nothing is saved before the end"

@@ -207,6 +207,28 @@ def test_a_small_project_says_which_stages_are_left_out_and_failures_resume_wher
     assert "held back" in str(next(stage.reason for stage in view_of(recipe).stages if stage.name == "student"))
 
 
+def test_where_the_pairwise_student_is_held_back_the_panel_goes_on_alone_within_the_plan() -> None:
+    project = make_project(queries=10, documents=6)
+    recipe = order_recipe(project, make_judges(project, 2), SMALL)
+    assert cooked(recipe) == "panel"
+    end_runs(project)
+    (job_id,) = waiting_distillation_ids()
+    distill(job_id, worker="here")
+    assert cooked(recipe) == "distillation"
+    TrainingRun.objects.update(state="held_back", gate={"held_back": True, "base_won": True})
+    Job.objects.filter(stage="train").update(state="finished", lease_until=None)
+    distill(job_id, worker="here")
+    assert Job.objects.get(pk=job_id).state == "failed"
+    assert cooked(recipe) == "design", "the recipe goes on"
+    rows = {stage.name: stage for stage in view_of(recipe).stages}
+    assert "is held back" in str(rows["distillation"].reason) and rows["distillation"].training is not None
+    run = rows["design"].run
+    assert run is not None and (run.sampler, run.pair_budget, run.judges.count()) == ("adaptive", 40, 2)
+    end_runs(project)
+    assert cooked(recipe) == "calibration"
+    assert states(recipe)["design"] == "finished"
+
+
 def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:
     project = make_project(queries=1)
     judges = make_judges(project, 1)
@@ -224,3 +246,5 @@ def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:
     told = {stage.name: str(stage.reason) for stage in plan.stages if stage.reason}
     assert told["calibration"].startswith("there is one query") and told["proof"] == "there is no student"
     assert told["student"] == "1 queries; a student needs 10, import more"
+    with pytest.raises(RecipeRefused, match="nothing can be distilled: 1 queries; a distilled student needs 3"):
+        planned(project, judges, RecipeOptions(distill="always"))

@@ -110,6 +110,7 @@ def test_a_judge_that_is_no_better_than_chance_waits_for_its_owner(tmp_path: Pat
     assert reranker.training_run is not None
     publish_anyway(reranker.training_run)
     judge = Annotator.objects.get(plugin="pairwise-student")
+    assert judge.name == f"{reranker.name} · held back", "seen wherever the judge is named"
     assert student_folder(reranker.checksum).is_dir()
     Reranker.objects.all().delete()
     with pytest.raises(RunRefused, match=r"not available.*no published pairwise student"):

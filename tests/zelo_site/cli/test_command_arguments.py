@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from django.core.management import call_command, get_commands, load_command_class
 from django.core.management.base import CommandError
 
 from labeling.models import Project
+from labeling.plugins import problem_of
 from tests.factories.pages import make_project
+from trainer.models import Reranker
+from trainer.serving.registry import TRAINED
+from trainer.training.embedding.options import EmbeddingOptions
 from zelo_site.cli.judge_arguments import NamedJudge, make_judges, read_judges
 
 
@@ -135,3 +140,30 @@ def test_wrong_options_are_named_without_the_words_of_a_library(arguments: list[
     with pytest.raises(CommandError) as raised:
         call_command(arguments[0], project.slug, *arguments[1:], stdout=io.StringIO())
     assert str(raised.value) == said
+
+
+@pytest.mark.parametrize("command", ["snapshot", "export", "recipe", "distill", "refine"])
+@pytest.mark.parametrize(
+    ("text", "said"), [("[1]", "not a JSON object"), ("{", "not JSON"), ('{"colour": 1}', "colour: no option has this")]
+)
+def test_bad_options_of_a_command_are_one_line(command: str, text: str, said: str) -> None:
+    project = make_project()
+    student = Reranker.objects.create(project=project, name="student", kind=TRAINED, checksum="c", location="l")
+    with pytest.raises(CommandError, match=said) as caught:
+        call_command(command, project.slug, *([student.name] if command == "refine" else []), options=text)
+    assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1]", '"x"', "3", "{"])
+def test_options_of_a_training_are_read_before_anything_starts(text: str) -> None:
+    with pytest.raises(CommandError, match="--options"):
+        call_command("train", "project", options=text)
+
+
+def test_a_value_that_does_not_fit_is_named_with_its_option() -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        EmbeddingOptions.model_validate({"rank": 0, "embedding_sizes": "x", "colour": 1})
+    assert problem_of(caught.value) == (
+        "rank: Input should be greater than or equal to 1; embedding_sizes: embedding sizes are 'x'; expected whole numbers "
+        "with commas, such as 256, 128, 64; colour: no option has this name"
+    )

@@ -8,7 +8,7 @@ base: a few held-out queries otherwise favour a checkpoint by chance. Imports no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,7 +23,8 @@ SURE = 1.645  # standard errors of a gain that chance gives once in twenty (one-
 class Choice:
     """The chosen checkpoint (position in the list of checkpoints) and scale; the base where `scale` is 0.
 
-    `gain` and `stderr` are those of NDCG@10 against the base over `queries` held-out queries.
+    `gain` and `stderr` are those of NDCG@10 against the base over `queries` held-out queries; `best_gain` and `best_stderr` those
+    of the best candidate, also where it is not sure enough to be kept.
     """
 
     checkpoint: int
@@ -31,6 +32,8 @@ class Choice:
     gain: float
     stderr: float
     queries: int
+    best_gain: float = 0.0
+    best_stderr: float = 0.0
 
     @property
     def base_won(self) -> bool:
@@ -52,15 +55,20 @@ def choose(values: FloatArray, scales: Sequence[float] = SCALES) -> Choice:
     means = gains.mean(axis=0)
     best = np.unravel_index(int(np.argmax(means)), means.shape)
     own = gains[:, best[0], best[1]]
-    if means[best] <= 0.0 or means[best] <= SURE * _stderr(own):
-        return base
+    best_gain, best_stderr = float(means[best]), _stderr(own)
+    if best_gain <= 0.0 or best_gain <= SURE * best_stderr:
+        return replace(base, best_gain=best_gain, best_stderr=best_stderr)
     behind = own[:, None, None] - gains
     close = behind.mean(axis=0) <= np.apply_along_axis(_stderr, 0, behind)
     close &= (means > SURE * np.apply_along_axis(_stderr, 0, gains)) & (np.asarray(scales) > 0.0)[None, :]
     place = int(np.flatnonzero(close.any(axis=0))[0])
     checkpoint = int(np.argmax(np.where(close[:, place], means[:, place], -np.inf)))
     chosen = gains[:, checkpoint, place]
-    return Choice(checkpoint, float(scales[place]), float(chosen.mean()), _stderr(chosen), len(values))
+    return replace(
+        Choice(checkpoint, float(scales[place]), float(chosen.mean()), _stderr(chosen), len(values)),
+        best_gain=best_gain,
+        best_stderr=best_stderr,
+    )
 
 
 def _stderr(values: FloatArray) -> float:

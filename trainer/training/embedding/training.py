@@ -44,6 +44,17 @@ class NothingToChooseOn(ValueError):
     """There are neither dev queries nor folds to choose checkpoint and scale on."""
 
 
+def nothing_to_choose_on(options: EmbeddingOptions, *, dev: int, train: int) -> NothingToChooseOn:
+    """The error, with the remedy that helps: more queries, folds, or a larger dev split."""
+    if options.start:
+        why = f"a training that continues needs {FEWEST_QUERIES}; freeze a snapshot with a larger dev_share"
+    elif train < 2 * FEWEST_QUERIES_A_FOLD:
+        why = f"training queries with an order: {train}, and folds need {2 * FEWEST_QUERIES_A_FOLD}; judge more queries"
+    else:
+        why = f"folds is {options.folds}; set it to 2 or more, or freeze a snapshot with a larger dev_share"
+    return NothingToChooseOn(f"nothing can choose the adapter's scale: dev queries with an order: {dev}; {why}")
+
+
 def train_embedder(options: EmbeddingOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train from the last checkpoint in `workspace`; compute fewer texts at once while memory runs out.
 
@@ -75,10 +86,7 @@ class _Training:
         self.elo_scale = elo_scale_of(self.train, options.elo_scale)
         self.folds = self._folds()
         if not self.folds and len(self.dev_queries) < (FEWEST_QUERIES if options.start else 1):
-            raise NothingToChooseOn(
-                f"the dev split has {len(self.dev_queries)} queries with an order, and there are {len(self.queries)} training queries with {options.folds} "
-                "folds, so nothing can choose the adapter's scale; freeze a snapshot with a larger dev_share, or set folds"
-            )
+            raise nothing_to_choose_on(options, dev=len(self.dev_queries), train=len(self.queries))
         count = len(self.queries)
         shortest = steps_of(options, min([count - len(part) for part in self.folds], default=count))
         self.looks = looks_of(options, count, shortest=shortest)
@@ -261,7 +269,10 @@ class _Training:
             "step": 0 if choice.base_won else course.looks[choice.checkpoint],
             "gain": choice.gain,
             "stderr": choice.stderr,
+            "best_gain": choice.best_gain,
+            "best_stderr": choice.best_stderr,
             "queries": choice.queries,
+            "enough": choice.queries >= FEWEST_QUERIES,
             "base_won": choice.base_won,
         }
 
@@ -278,6 +289,8 @@ class _Training:
             "held_out_queries": choice.queries,
             "held_out_gain": choice.gain,
             "held_out_gain_stderr": choice.stderr,
+            "best_gain": choice.best_gain,
+            "best_gain_stderr": choice.best_stderr,
             "folds": len(self.folds),
             "dev_ndcg@10": dev,
             "elo_scale": self.elo_scale,

@@ -46,6 +46,7 @@ class ApartReader:
     """Turns texts into `ApartTokens`, each text of at most `max_length` tokens."""
 
     label_ids: tuple[int, ...] = ()
+    reads_instruction = True  # False for a student that was trained without
 
     def __init__(self, model: SentenceTransformer, *, max_length: int, name: str) -> None:
         tokenizer: Any = model.tokenizer
@@ -56,12 +57,13 @@ class ApartReader:
 
     def tokens(self, *, instruction: str, query: str, first: str, second: str) -> ApartTokens:
         """The tokens of one comparison. Raises InstructionTooLong."""
-        if instruction.strip():
+        if instruction.strip() and self.reads_instruction:
             told, was_cut = self._ids(instruction, "instruction")
             if was_cut or 2 * len(told) > self.max_length:
                 raise InstructionTooLong(
                     f"the instruction has more than {self.max_length // 2} tokens, and base {self._name!r} reads at most "
-                    f"{self.max_length} tokens of instruction and query; shorten the instruction, or choose a base that reads more"
+                    f"{self.max_length} tokens of instruction and query; shorten the instruction, or choose a larger max_length, a base that "
+                    "reads more, or instructions: never"
                 )
             query = f"{instruction.strip()}\n{query}"
         asked, one, other = self._ids(query, "query"), self._ids(first, "document"), self._ids(second, "document")
@@ -169,9 +171,11 @@ def published_apart(folder: Path, manifest: Any, *, device: str | None, dtype: s
         local_files_only=True,
         model_kwargs={"dtype": dtype, "attn_implementation": "sdpa"},
     )
-    return ApartStudent(
+    student = ApartStudent(
         model,
         max_length=int(manifest["max_length"]),
         name=str(manifest["base"]["name"]),
         temperature=float(manifest["temperature"]),
     )
+    student.reader.reads_instruction = bool(manifest.get("reads_instruction", True))
+    return student

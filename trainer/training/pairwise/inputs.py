@@ -41,6 +41,8 @@ class PairTokens:
 class PairReader:
     """Turns texts into `PairTokens` of at most `max_length` tokens. Raises UnsupportedBase."""
 
+    reads_instruction = True  # False for a student that was trained without
+
     def __init__(self, tokenizer: Any, kind: Kind, *, max_length: int, name: str) -> None:
         self.kind, self.max_length, self._tokenizer, self._name = kind, max_length, tokenizer, name
         self._known: dict[tuple[str, int], tuple[list[int], bool]] = {}
@@ -52,12 +54,13 @@ class PairReader:
         """The sequence that shows `first` first. Raises InstructionTooLong."""
         before, after_instruction, after_query, between, end = self._parts
         room = self.max_length - sum(map(len, self._parts))
-        told, _ = self._ids(instruction, room + 1) if instruction.strip() else ([], False)
+        reads = self.reads_instruction and instruction.strip()
+        told, _ = self._ids(instruction, room + 1) if reads else ([], False)
         if 2 * len(told) > room:
             raise InstructionTooLong(
                 f"the instruction has more than {room // 2} tokens, and base {self._name!r} reads at most {self.max_length} tokens "
-                "of instruction, query and both documents; shorten the instruction, or choose a larger max_length or a base "
-                "that reads more"
+                "of instruction, query and both documents; shorten the instruction, or choose a larger max_length, a base that "
+                "reads more, or instructions: never"
             )
         room -= len(told)
         asked, query_cut = self._ids(query, max(1, room // QUERY_SHARE))

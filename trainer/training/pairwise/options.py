@@ -25,6 +25,10 @@ class PairwiseOptions(LoRAOptions):
         description="jointly: both documents in one sequence. apart: embeds each text and compares cosines, for embedders. auto: "
         "apart if the base is an embedder.",
     )
+    instructions: Literal["auto", "always", "never"] = pydantic.Field(
+        default="auto",
+        description="Reads the project's and the queries' instructions, in training and as a judge; never: neither.",
+    )
     epochs: int = pydantic.Field(default=3, ge=1, le=1000, description="Passes over the training pairs.")
     max_length: int = pydantic.Field(
         default=384,

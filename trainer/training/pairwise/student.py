@@ -57,7 +57,11 @@ class PairStudent:
             return published_apart(folder, manifest, device=device, dtype=dtype)
         kind: Kind = "decoder" if manifest["base"]["kind"] == "decoder" else "encoder"
         model, tokenizer = load_merged(folder / MERGED, kind, device=device, dtype=dtype)
-        return cls(model, tokenizer, kind, max_length=int(manifest["max_length"]), name=str(manifest["base"]["name"]))
+        student = cls(
+            model, tokenizer, kind, max_length=int(manifest["max_length"]), name=str(manifest["base"]["name"])
+        )
+        student.reader.reads_instruction = bool(manifest.get("reads_instruction", True))
+        return student
 
     @property
     def device(self) -> torch.device:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,19 @@ def train_pairwise(options: PairwiseOptions, data: TrainingData, workspace: Path
             "the snapshot has no training pair with a preference of the panel; judge pairs, then freeze a new snapshot "
             "(snapshots of earlier versions hold no pairs)"
         )
-    return with_less_memory(
+    reads = options.instructions != "never"
+    if not reads:
+        data = replace(data, train_pairs=_untold(data.train_pairs), dev_pairs=_untold(data.dev_pairs))
+    trained = with_less_memory(
         lambda most: _Course(options, base, data, workspace, report, most=most).run(),
         most=2 * options.batch_size, what="sequence", workspace=workspace, report=report,
     )  # fmt: skip
+    return replace(trained, reads_instruction=reads)
+
+
+def _untold(pairs: PairExamples | None) -> PairExamples | None:
+    """The pairs without their instructions."""
+    return None if pairs is None else replace(pairs, instructions=[""] * len(pairs))
 
 
 @dataclass
@@ -190,7 +199,7 @@ class _Course:
             return
         since = time.monotonic()
         _, first, second = judged(self.student, self.dev)
-        value = float(cross_entropies(symmetric(first, second), self.dev.preferences).mean())
+        value = self._log_loss(symmetric(first, second), self.dev.preferences)
         if not math.isfinite(value):
             raise not_finite("a logit of a dev pair")
         state = self.state
@@ -203,6 +212,13 @@ class _Course:
         state.stopped = bool(self.options.patience) and state.patience_used >= self.options.patience
         state.looking_s += time.monotonic() - since
         self.report("evaluated", step=step, log_loss=value, best=better)
+
+    def _log_loss(self, logits: FloatArray, preferences: FloatArray) -> float:
+        """Of a student that embeds texts apart, at the temperature with which it would be published; the base as well."""
+        if isinstance(self.student, ApartStudent):
+            own = self.student.temperature
+            logits = logits * (own / calibrated_temperature(own, logits, preferences))
+        return float(cross_entropies(logits, preferences).mean())
 
     def _save_adapter(self, step: int) -> Path:
         folder = self.workspace / BEST / f"step-{step}"

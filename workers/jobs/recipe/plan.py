@@ -16,6 +16,7 @@ from scoring.snapshots.freeze import SnapshotOptions
 from trainer.bases import load_base
 from workers.budgets.ahead import LimitAhead
 from workers.budgets.limits import Budgets
+from workers.jobs.distillation import FEWEST_QUERIES
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.refinement.job import FEWEST_DEV_QUERIES
 from workers.models import RecipeStage, Run
@@ -152,7 +153,7 @@ def _why_nothing_is_distilled(project: Project, options: RecipeOptions, queries:
     except (OSError, ValueError) as error:
         return NO_PAIRWISE_BASE % {"base": options.pairwise_base, "error": str(error)[:300]}
     if options.distill == "always":
-        return ""
+        return FEW_TO_DISTIL % {"queries": queries, "least": FEWEST_QUERIES} if queries < FEWEST_QUERIES else ""
     if queries < FEWEST_TO_DISTIL:
         return FEW_TO_DISTIL % {"queries": queries, "least": FEWEST_TO_DISTIL}
     own, distilled = _own_design(project, options), (options.panel_pairs + options.review_pairs) * queries

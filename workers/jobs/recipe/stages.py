@@ -58,6 +58,10 @@ BROKEN = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
 
 RUN_ENDED = stored_text("run %(run)s: %(pairs)s pairs")
 DISTILLED = stored_text("training %(training)s: the student judges like the panel")
+NOT_DISTILLED = stored_text(
+    "training %(training)s is held back: no student judges better than chance and its base, so the panel continues alone"
+)
+NOTHING_TO_REVIEW = stored_text("no student judges the design, and review_pairs is 0")
 DESIGN_JUDGED = stored_text("the student judged the design, the panel the pairs that were worth most")
 TRAINED = stored_text("training %(training)s: %(name)s")
 HELD_BACK = stored_text("training %(training)s is held back: no student ranks better than its base and the first stage")
@@ -142,6 +146,9 @@ class _Distilled:
         is_beyond = self._upto is not None and STAGES.index(found.stage) > STAGES.index(self._upto)
         if job.state == Job.State.FINISHED or is_beyond:
             return self._ended(found, stage)
+        if stage.name == Name.DISTILLATION and _ended_without_student(job):
+            made = {"training": found.training, "snapshot": found.snapshot}
+            return Ended(NOT_DISTILLED % {"training": found.training.pk if found.training else 0}, made)
         if job.state in (Job.State.FAILED, Job.State.CANCELLED):
             raise RecipeStopped(f"distilled run {job.pk} {job.get_state_display()}: {job.error or 'cancelled'}")
         return None
@@ -169,6 +176,16 @@ class _Distilled:
         parts = (Name.PANEL, Name.DISTILLATION, Name.DESIGN)
         order.recipe.stages.filter(name__in=parts, job=job).update(job=resumed)
         return {"job": resumed}
+
+
+def _ended_without_student(job: Job | None) -> bool:
+    """Whether a distilled run has stopped because its student is held back, and nobody has published that anyway."""
+    if job is None or job.state != Job.State.FAILED:
+        return False
+    training = distillation_of(job).training
+    if training is None or training.state != TrainingRun.State.HELD_BACK:
+        return False
+    return not training.rerankers.exclude(release=Reranker.Release.HELD_BACK).exists()
 
 
 class _OfRun:
@@ -204,6 +221,26 @@ class _OwnDesign(_OfRun):
             sampler="adaptive",
             sampler_options={"pairs_per_candidate": order.options.pairs_per_candidate},
             allocation=Run.Allocation.ROTATE,
+            seed=order.options.seed,
+        )
+        return {"run": run}
+
+
+class _PanelAlone(_OfRun):
+    """The panel judges as many pairs as it would have reviewed; the student that was to judge the design is held back."""
+
+    def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
+        pairs = order.options.review_pairs * int(order.recipe.plan["queries"])
+        if not pairs:
+            raise LeftOut(NOTHING_TO_REVIEW)
+        run = start_run(
+            order.project,
+            judges=order.panel,
+            by=order.recipe.created_by,
+            sampler="adaptive",
+            sampler_options={"pairs_per_candidate": 10_000.0},
+            allocation=Run.Allocation.ROTATE,
+            pair_budget=pairs,
             seed=order.options.seed,
         )
         return {"run": run}
@@ -387,4 +424,8 @@ _WORK: Mapping[str, StageWork] = {
 def work_of(order: Order, stage: RecipeStage) -> StageWork:
     """The work of a stage; panel, distillation and design are parts of a distilled run where there is one."""
     is_distilled = order.stages[Name.PANEL].state != RecipeStage.State.LEFT_OUT
+    if is_distilled and stage.name == Name.DESIGN:
+        before = order.stages[Name.DISTILLATION]
+        if before.state == RecipeStage.State.FINISHED and _ended_without_student(before.job):
+            return _PanelAlone()
     return _DISTILLED[stage.name] if is_distilled and stage.name in _DISTILLED else _WORK[stage.name]

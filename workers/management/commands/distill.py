@@ -71,7 +71,7 @@ def described(found: Distillation) -> str:
     job, spent = found.job, found.spent
     stages = ", ".join(f"{stage}: run {run.pk} {run.get_state_display()}" for stage, run in found.runs.items())
     training = f", training {found.training.pk} {found.training.get_state_display()}" if found.training else ""
-    saved = f" ({spent.share:.0%} saved)" if spent.share is not None else ""
+    saved = f" ({spent.share:.0%} saved)" if job.state == Job.State.FINISHED and spent.share is not None else ""
     line = f"distilled run {job.pk}: {job.get_state_display()} at {found.stage}; {stages}{training}; "
     line += f"{spent.calls:,} panel calls instead of {spent.paper_calls:,}{saved}; {spent.student_answers:,} answers of the student"
     return line + (f"\n  {job.error}" if job.error else "")

@@ -19,6 +19,7 @@ from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import REFERENCES, parse_measures
 from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
+from trainer.models import Reranker
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
 from zelo_site.cli.lookup import find_project
@@ -144,7 +145,7 @@ def _row(row: Row) -> list[str]:
         f"{against.test.difference.high:+.3f}]"
     )  # fmt: skip
     return [
-        row.name,
+        _named(row),
         f"{leading.estimate:.3f} [{leading.low:.3f}, {leading.high:.3f}]",
         *(f"{each.estimate:.3f}" for each in others),
         gain,
@@ -155,6 +156,13 @@ def _row(row: Row) -> list[str]:
         if matched
         else "",
     ]
+
+
+def _named(row: Row) -> str:
+    """The reranker's name, and that the gate held it back."""
+    reranker = row.evaluation.reranker
+    is_published = reranker.release == Reranker.Release.PUBLISHED
+    return row.name if is_published else f"{row.name} ({reranker.get_release_display()})"
 
 
 def _ordered(project: Project, snapshot: Snapshot, split: str, *, rerun: bool) -> Job:
@@ -188,4 +196,4 @@ def _domain_row(row: Row) -> list[str]:
         "-" if own is None else f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] ({own.count})"
         for own in row.by_domain
     ]
-    return [row.name, *found]
+    return [_named(row), *found]

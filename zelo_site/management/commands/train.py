@@ -38,15 +38,16 @@ class Command(BaseCommand):
         parser.add_argument("--resume", type=int, metavar="RUN", help="resume a failed or cancelled training")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        chosen = json_object(options["options"])
         try:
             with working({"training"}) as tick:
-                follow(self._order(options), bar=ProgressBar("7 Train", sys.stdout), tick=tick)
+                follow(self._order(options, chosen), bar=ProgressBar("7 Train", sys.stdout), tick=tick)
         except (TrainingRefused, UnknownPlugin, pydantic.ValidationError) as error:
             raise CommandError(problem_of(error)) from error
         except KeyboardInterrupt:
             self.stdout.write("\nthe training continues in the background")
 
-    def _order(self, options: dict[str, Any]) -> TrainingRun:
+    def _order(self, options: dict[str, Any], chosen: dict[str, Any]) -> TrainingRun:
         project = find_project(options["project"])
         if options["resume"] is not None:
             run = TrainingRun.objects.filter(project=project, pk=options["resume"]).first()
@@ -59,12 +60,11 @@ class Command(BaseCommand):
             raise CommandError(
                 f"project {project.slug!r} has no such snapshot; create one with manage.py snapshot {project.slug}"
             )
-        values = json_object(options["options"])
         if options["trainer"]:
-            return start_training(project, snapshot, trainer=options["trainer"], options=values)
-        advised = recommendation(snapshot, values)
+            return start_training(project, snapshot, trainer=options["trainer"], options=chosen)
+        advised = recommendation(snapshot, chosen)
         self.stdout.write(f"trainer {advised.trainer}: {advised.sentence}")
-        return start_training(project, snapshot, trainer=advised.trainer, options=values)
+        return start_training(project, snapshot, trainer=advised.trainer, options=chosen)
 
 
 def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> None:
@@ -86,7 +86,8 @@ def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> N
     if run.state == TrainingRun.State.HELD_BACK:
         raise CommandError(f"training {run.pk} is held back: {held_back_reason(run.gate)}")
     if run.state != TrainingRun.State.FINISHED:
-        raise CommandError(f"training {run.pk} is {run.get_state_display()}: {run.error or 'no reason given'}")
+        ended = "failed" if run.state == TrainingRun.State.FAILED else "was cancelled"
+        raise CommandError(f"training {run.pk} {ended}{f': {run.error}' if run.error else ''}")
 
 
 def _measured(best: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.forms import BoundField
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -73,6 +73,10 @@ class Curve:
     best: tuple[float, float] | None = None
 
 
+# Below, no signs of the differences have a probability below .05 by chance (the sign-flip test of the gate).
+FEWEST_TO_DIFFER = 6
+
+
 @dataclass(frozen=True, slots=True)
 class GateLine:
     """A comparison at the gate, as `trainer.evaluation.gate.GateRow` with its words."""
@@ -93,17 +97,29 @@ def gate_lines(gate: dict[str, Any]) -> list[GateLine]:
     ]
 
 
-def gate_advice(gate: dict[str, Any]) -> list[str]:
-    """Return the likely reasons why a student was held back, each with what to try."""
+def gate_advice(gate: dict[str, Any], *, trainer: str = "") -> list[str]:
+    """Return the likely reasons why a student was held back, each with what to try; or that too few queries prove nothing."""
     advice = {
-        "few_queries": _("Few training queries. Judge more queries, or choose the embedding trainer."),
+        "few_queries": _("Few training queries. Judge more queries, or choose the embedding trainer.")
+        if trainer not in ("embedding", "pairwise")
+        else _("Few training queries. Judge more queries."),
         "close_labels": _("Labels close together. Judge with more answers a pair, or use a listwise or pairwise loss."),
-        "good_base": _("The base already ranks these queries well. Use a smaller learning rate or fewer epochs."),
+        "good_base": _("The base already ranks these queries well. Use a smaller learning rate or fewer epochs.")
+        if trainer != "pairwise"
+        else _("The base already judges these pairs as well. Judge more pairs, or use a larger base."),
         "pairs_at_chance": _("No better than chance on held-out pairs. Judge more pairs, or use a larger base."),
         "good_first_stage": _("The first stage already ranks these queries well. Use a larger base."),
     }
     if gate.get("start_won"):
         return []
+    compared = gate.get("comparisons", [])
+    if not gate.get("held_back") and compared and max(each["queries"] for each in compared) < FEWEST_TO_DIFFER:
+        return [
+            _(
+                "A difference on fewer than six queries is never more than chance. Judge more queries, or freeze with larger shares "
+                "for dev and test."
+            )
+        ]
     reasons = ["good_base", "few_queries"] if gate.get("base_won") else gate.get("reasons", [])
     return [advice[each] for each in reasons if each in advice]
 
@@ -161,7 +177,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
     return {
         "project": project,
         "here": "training",
-        "runs": list(TrainingRun.objects.filter(project=project).select_related("snapshot")[:SHOWN]),
+        "runs": list(_runs(project)[:SHOWN]),
         "snapshots": snapshots,
         "form": form,
         "trainers": [
@@ -173,6 +189,13 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
         "error": error,
         "may_change": may_change(request, project),
     }
+
+
+def _runs(project: Project) -> QuerySet[TrainingRun]:
+    """Return the trainings, each with whether its held-back student was published anyway."""
+    anyway = Reranker.objects.filter(training_run=OuterRef("pk"), release=Reranker.Release.PUBLISHED_ANYWAY)
+    runs = TrainingRun.objects.filter(project=project).select_related("snapshot")
+    return runs.annotate(published_anyway=Exists(anyway))
 
 
 def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
@@ -235,7 +258,7 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
         "pairs": run.gate.get("pairs"),
         "held_back": any(each.release == Reranker.Release.HELD_BACK for each in rerankers),
         "gate_lines": gate_lines(run.gate),
-        "gate_advice": gate_advice(run.gate),
+        "gate_advice": gate_advice(run.gate, trainer=run.trainer),
         "may_change": may_change(request, project),
     }
 

@@ -120,7 +120,7 @@ def test_a_training_continues_from_a_student_which_dev_queries_alone_may_replace
     )
     assert all(torch.equal(kept[name], before[name]) for name in before)
     shutil.copytree(learned[0].adapter, tmp_path / "few" / START)
-    with pytest.raises(NothingToChooseOn, match="the dev split has 4 queries with an order"):
+    with pytest.raises(NothingToChooseOn, match="dev queries with an order: 4; a training that continues needs 5"):
         learn(base, tmp_path / "few", **changes)
 
 
@@ -190,7 +190,11 @@ def test_cached_gradients_are_those_of_one_pass(base: Path, dropout: float) -> N
     ("changes", "error", "says"),
     [
         ({"embedding_sizes": "64"}, SizeTooLarge, "sizes of at most 32"),
-        ({"folds": 0}, NothingToChooseOn, "larger dev_share"),
+        (
+            {"folds": 0},
+            NothingToChooseOn,
+            "folds is 0; set it to 2 or more, or freeze a snapshot with a larger dev_share",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_a_remedy(
@@ -199,6 +203,14 @@ def test_what_cannot_be_trained_is_refused_with_a_remedy(
     nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
     with pytest.raises(error, match=says):
         learn(base, tmp_path / "w", TrainingData(make_data(4).train, nothing), **changes)
+
+
+def test_one_query_needs_more_queries_not_more_folds(base: Path, tmp_path: Path) -> None:
+    nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))
+    with pytest.raises(NothingToChooseOn) as caught:
+        learn(base, tmp_path / "w", TrainingData(make_data(1).train, nothing))
+    assert "training queries with an order: 1, and folds need 4; judge more queries" in str(caught.value)
+    assert "dev_share" not in str(caught.value)
 
 
 def test_a_base_that_is_no_embedder_is_refused(tmp_path: Path) -> None:
@@ -216,6 +228,9 @@ def test_the_smallest_scale_within_one_error_is_kept_and_noise_keeps_the_base() 
     assert found.scale == 0.5 and found.gain == pytest.approx(0.099, abs=0.01)
     noise = 0.5 + 0.1 * rng.standard_normal((30, 1, 5))
     assert choose(noise - noise.mean(axis=0)).base_won
+    unsure = 0.5 + np.array([0.0, 0.01]) + 0.1 * rng.standard_normal((30, 1, 2)) * [0.0, 1.0]
+    found = choose(unsure - [0.0, (unsure[..., 1] - unsure[..., 0]).mean() - 0.01], (0.0, 1.0))
+    assert found.base_won and found.best_gain == pytest.approx(0.01) and found.best_stderr > 0.01, "the figures stay"
     assert choose(values[:4]).base_won, "four queries prove nothing"
     assert choose(np.zeros((0, 2, 5))).base_won
 

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from labeling.records import Comparison, TextRecord, Verdict
 from tests.factories.lessons import Report
-from tests.factories.students.pair_lessons import make_pair_data, make_pairs, write_pair_workspace
+from tests.factories.students.pair_lessons import make_pair_data, make_pairs, write_pair_workspace, write_pairs
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.bases import load_base
@@ -81,7 +81,12 @@ def test_it_learns_and_its_judge_answers_as_it_was_measured(base: Path, tmp_path
     student = PairStudent.published(tmp_path / "published")
     pairs, first, second = judged(student, data.dev_pairs or make_pairs(1))
     loss = float(cross_entropies(symmetric(first, second), pairs.preferences).mean())
-    assert loss <= result["facts"]["dev_log_loss"] + 1e-3, "the temperature is chosen on the dev pairs"
+    assert loss == pytest.approx(result["facts"]["dev_log_loss"], abs=2e-3), (
+        "the checkpoint is chosen as it is published"
+    )
+    events = [json.loads(line) for line in (tmp_path / process.EVENTS).read_text().splitlines()]
+    base_loss = next(each["log_loss"] for each in events if each["kind"] == "evaluated")
+    assert base_loss <= CHANCE + 0.02, "the base has its best temperature too, not one that makes every student win"
     judge = PairwiseStudentJudge.from_dict({"student": str(tmp_path / "published"), "device": "cpu"})
     assert isinstance(judge, PairwiseStudentJudge)
     judge.prepare(None)  # type: ignore[arg-type]  # it reads no collection
@@ -110,6 +115,23 @@ def test_a_long_instruction_is_named_and_a_short_one_is_read(base: Path) -> None
     assert reader.tokens(instruction="", **{**texts, "second": "bread " * 200}).cut and not told.cut
     with pytest.raises(InstructionTooLong, match="shorten the instruction"):
         reader.tokens(instruction="be strict " * 60, **texts)
+
+
+@pytest.mark.parametrize("reads", ["apart", "jointly"])
+def test_a_student_without_instructions_neither_learns_nor_reads_them(base: Path, tmp_path: Path, reads: str) -> None:
+    told = "be strict " * 60
+    train, test = make_pairs(12, instruction=told), make_pairs(4, first=500, instruction=told)
+    write_pair_workspace(tmp_path, make_pair_data(2))
+    write_pairs(tmp_path / process.PAIRS, train=train, test=test)  # without dev pairs the base cannot win
+    chosen = options(base, reads=reads, epochs=1, instructions="never").model_dump(mode="json")
+    order = {"trainer": "pairwise", "module": Pairwise.__module__, "options": chosen, "card": {"name": "tiny"}}
+    (tmp_path / process.ORDER).write_text(json.dumps(order))
+    ended = process.run(tmp_path)
+    assert ended == 0, (tmp_path / process.EVENTS).read_text()
+    assert verify(tmp_path / "published")["reads_instruction"] is False
+    reader = PairStudent.published(tmp_path / "published").reader
+    texts = {"query": "about pond", "first": "carp", "second": "bread"}
+    assert reader.tokens(instruction=told, **texts) == reader.tokens(instruction="", **texts)
 
 
 def test_the_temperature_of_least_log_loss_is_found() -> None:

@@ -176,6 +176,37 @@ def test_a_warm_start_has_a_bar_of_its_own_until_the_first_step(client: Client, 
     assert "Warm start" not in shown("running", {**warm, "step": 10, "steps": 100})
 
 
+def test_what_was_compared_before_publishing_is_said_as_far_as_it_proves_something(
+    client: Client, project: Project
+) -> None:
+    run = start_training(project, make_snapshot(project))
+
+    def shown(gate: dict[str, Any], trainer: str = "embedding", state: str = "finished") -> str:
+        TrainingRun.objects.filter(pk=run.pk).update(state=state, gate=gate, trainer=trainer)
+        return client.get(reverse("training-live", args=[project.slug, run.pk])).content.decode()
+
+    def row(queries: int) -> dict[str, Any]:
+        return {
+            "split": "test", "reference": "elo", "rival": "base", "queries": queries, "student": 0.8, "other": 0.9, "difference": -0.1,
+            "low": -0.2, "high": -0.05, "p_value": 0.5, "worse": False,
+        }  # fmt: skip
+
+    nothing = {"held_back": False, "comparisons": [], "reasons": []}
+    assert "Nothing could be compared" in shown(nothing)
+    assert "fewer than six queries" in shown({**nothing, "comparisons": [row(2), row(5)]})
+    enough = shown({**nothing, "comparisons": [row(2), row(6)]})
+    assert "fewer than six queries" not in enough and "not worse than a baseline" in enough
+    base_won = {"held_back": True, "base_won": True, "facts": {}}
+    for trainer, advice in (
+        ("embedding", "Judge more queries."),
+        ("pairwise", "Judge more pairs, or use a larger base."),
+        ("pointwise", "or choose the embedding trainer."),
+    ):
+        html = shown(base_won, trainer, "held_back")
+        assert "no checkpoint is reliably better" in html and advice in html
+        assert ("choose the embedding trainer" in html) == (trainer == "pointwise")
+
+
 def test_a_curve_spans_all_steps_and_marks_its_best() -> None:
     drawn = curve([[0, 0.5], [50, 0.9], [100, 0.7]], steps=200, best_step=50)
     assert drawn is not None
