@@ -142,6 +142,7 @@ def test_wrong_options_are_named_without_the_words_of_a_library(arguments: list[
     assert str(raised.value) == said
 
 
+@pytest.mark.django_db
 @pytest.mark.parametrize("command", ["snapshot", "export", "recipe", "distill", "refine"])
 @pytest.mark.parametrize(
     ("text", "said"), [("[1]", "not a JSON object"), ("{", "not JSON"), ('{"colour": 1}', "colour: no option has this")]
