@@ -60,7 +60,7 @@ def test_annotated_export_adds_scores_best_first_and_can_be_imported_again(rated
     count, data = exported(export, rated, "zbench-annotated-jsonl")
     lines = [json.loads(item) for item in data.splitlines()]
     assert count == 2
-    assert [document["id"] for document in lines[0]["documents"]] == ["c", "a", "b"]
+    assert [document["id"] for document in lines[0]["documents"]] == ["c", "b", "a"]
     best = lines[0]["documents"][0]
     assert best["score"] == pytest.approx(1.0)  # 400 / ln 10 points are one logit
     assert {
@@ -109,16 +109,16 @@ def test_an_own_export_restores_rank_first_stage_score_and_grade(rated: Project)
 def test_annotated_export_without_unrated_documents_is_what_zbench_reads(rated: Project) -> None:
     _, data = exported(export, rated, "zbench-annotated-jsonl", options={"unrated": False})
     documents = [document for item in data.splitlines() for document in json.loads(item)["documents"]]
-    assert [document["id"] for document in documents] == ["c", "a", "b", "d"]
+    assert [document["id"] for document in documents] == ["c", "b", "a", "d"]
     assert all(isinstance(document["score"], float) for document in documents)
 
 
-def test_trec_run_has_ranks_from_one_ties_by_id_and_no_unrated_documents(rated: Project) -> None:
+def test_trec_run_has_ranks_from_one_ties_by_descending_id_and_no_unrated_documents(rated: Project) -> None:
     _, data = exported(export, rated, "trec-run", options={"tag": "mine"})
     assert data.decode().splitlines() == [
         "q1 Q0 c 1 1673.7178 mine",
-        "q1 Q0 a 2 1500.0 mine",
-        "q1 Q0 b 3 1499.9999 mine",  # the next smaller 32-bit float
+        "q1 Q0 b 2 1500.0 mine",
+        "q1 Q0 a 3 1499.9999 mine",  # the next smaller 32-bit float
         "q2 Q0 d 1 1400.0 mine",
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -32,10 +33,11 @@ time.sleep(600)
 """
 
 SUPERVISE = """
-import sys
+import signal, sys
 from pathlib import Path
 from zelo_site.processes.supervisor import Child, ProcessSupervisor
 children = [Child(name, [sys.executable, "-S", "-c", sys.argv[2]], grace_s=float(sys.argv[3])) for name in ("one", "two")]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests run under nohup
 sys.exit(ProcessSupervisor(children, home=Path(sys.argv[1])).run())
 """
 
@@ -46,7 +48,8 @@ def mark() -> Iterator[str]:
     value = f"ZELO_TEST_MARK={uuid.uuid4().hex}"
     yield value
     for pid in marked(value):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            os.kill(pid, signal.SIGKILL)
 
 
 def marked(mark: str) -> list[int]:
