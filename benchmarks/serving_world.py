@@ -1,7 +1,4 @@
-"""The world of `serving.py` and `swap.py`: the whole server in a home of its own, and rerankers from MiniLM.
-
-The rerankers have random LoRA weights and a random head: what a benchmark of serving measures does not depend on what they know.
-"""
+"""The world of `serving.py` and `swap.py`: the whole server in a home of its own, and rerankers from MiniLM."""
 
 from __future__ import annotations
 
@@ -12,11 +9,13 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_LENGTH = 128  # tokens of query and document
+STEPS, QUESTIONS, CHARACTERS = 100, 60, 200  # of a short training: of each document the first characters
 Prepared = TypeVar("Prepared")
 
 
@@ -60,13 +59,12 @@ def served(prefix: str, prepare: Callable[[Path, str], Prepared]) -> Iterator[tu
         shutil.rmtree(home, ignore_errors=True)
 
 
-def published(folder: Path, *, seed: int = 0, check: Callable[[Path], dict[str, Any]] | None = None) -> Path:
-    """MiniLM with random LoRA weights and a random head, published below the folder; `check` measures its forms."""
+def random_reranker(folder: Path, *, seed: int = 0) -> Path:
+    """A folder with MiniLM's random LoRA weights and a random head, published."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     from trainer.bases import cross_encoder, load_base
-    from trainer.publishing.export import ModelCard, publish
 
     base = load_base("minilm")
     model = cross_encoder(base, max_length=MAX_LENGTH)
@@ -75,12 +73,35 @@ def published(folder: Path, *, seed: int = 0, check: Callable[[Path], dict[str, 
         r=8, target_modules=list(base.lora_targets), modules_to_save=list(base.saved_modules), init_lora_weights=False
     )
     get_peft_model(model.model, lora).save_pretrained(str(folder / "adapter"))
-    made = publish(
-        folder / "adapter",
-        base="minilm",
-        out=folder / "out",
-        card=ModelCard(name=f"bench {seed}"),
-        max_length=MAX_LENGTH,
-        check=check,
-    )
+    return _published(folder / "adapter", folder / "out", name=f"bench {seed}")
+
+
+def trained_reranker(folder: Path, *, check: Callable[[Path], dict[str, Any]]) -> Path:
+    """A folder with a student of a short training in the world of `training.py`, published; `check` measures its forms.
+
+    Its logits are as far apart as those of a reranker that has learned something: with random weights they are close together, and
+    `bf16-refined` computes more documents again.
+    """
+    import numpy as np
+
+    from benchmarks.training import judged, learned_from
+    from benchmarks.training_world import make_world
+    from trainer.training.pointwise import Pointwise
+
+    world = make_world()
+    questions = [
+        replace(each, documents=tuple(text[:CHARACTERS] for text in each.documents))
+        for each in (world.training[at] for at in np.random.default_rng(0).permutation(len(world.training))[:QUESTIONS])
+    ]
+    data = learned_from(questions, judged(questions, over_http=False, seed=0), seed=0)
+    options = {"max_length": MAX_LENGTH, "max_steps": STEPS, "eval_steps": STEPS, "epochs": 20, "batch_size": 16}
+    (folder / "training").mkdir(parents=True)
+    student = Pointwise.from_dict(options).train(data, folder / "training", lambda kind, **values: None)
+    return _published(student.adapter, folder / "out", name="bench", check=check)
+
+
+def _published(adapter: Path, out: Path, *, name: str, check: Callable[[Path], dict[str, Any]] | None = None) -> Path:
+    from trainer.publishing.export import ModelCard, publish
+
+    made = publish(adapter, base="minilm", out=out, card=ModelCard(name=name), max_length=MAX_LENGTH, check=check)
     return Path(made.folder)

@@ -30,7 +30,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder, whose names would shadow packages
 
-from benchmarks.serving_world import published, served  # noqa: E402
+from benchmarks.serving_world import random_reranker, served  # noqa: E402
 
 CLIENTS = 16
 DOCUMENTS, WORDS = 4, 40
@@ -279,7 +279,7 @@ def publish_versions(home: Path, address: str, versions: int) -> World:
     words = re.findall(r"\w+", __doc__ or "")
     documents = [" ".join(rng.choices(words, k=WORDS)) for _ in range(DOCUMENTS)]
     body = {"model": f"{project.slug}/search", "query": "which version answers", "documents": documents}
-    folders = [published(home / f"model{seed}", seed=seed) for seed in range(min(2, versions))]
+    folders = [random_reranker(home / f"model{seed}", seed=seed) for seed in range(min(2, versions))]
     scores = [
         [sigmoid(each) for each in load_reranker(folder).scores(str(body["query"]), documents)] for folder in folders
     ]
