@@ -356,6 +356,12 @@ class PatientWorker(ThreadWorker):
         conn.close()
 
     def _drop_longest_waiting(self) -> bool:
+        """Close the connection that has waited longest, of those between two requests where they are more than the others."""
+        if len(self.keepalived_conns) > len(self.waiting):
+            idle = self.keepalived_conns.popleft()
+            self.poller.unregister(idle.sock)
+            self._close(idle)
+            return True
         if not self.waiting:
             return False
         self._drop(min(self.waiting, key=lambda conn: self.waiting[conn]))

@@ -39,6 +39,8 @@ NEEDED_QUEUES = frozenset({"rating", "judging-cpu", "judging-gpu", "judging-http
 # On few cores, starting processes slow each other down, so processes needed later start later.
 LATER_S = 6.0
 # Per web process; with the files it opens, below the usual limit of 1024 descriptors.
+# Longer than clients keep an idle connection (httpx 5 s, aiohttp 15 s): a request on one that the server closes at that moment fails.
+KEEP_ALIVE_S = 20
 WEB_CONNECTIONS = 400
 # Longer than a pump waits for its open calls.
 CALLS_GRACE_S = STOP_S + 10.0
@@ -94,7 +96,7 @@ def web_process(host: str, port: int) -> Child:
         command=[
             sys.executable, "-m", "gunicorn", "zelo_site.wsgi", "--bind", f"{host}:{port}", "--workers", "2",
             "--threads", "12", "--worker-class", "zelo_site.processes.patient_worker.PatientWorker",
-            "--worker-connections", str(WEB_CONNECTIONS), "--no-sendfile", "--timeout", "120", "--graceful-timeout", "5",
+            "--worker-connections", str(WEB_CONNECTIONS), "--no-sendfile", "--keep-alive", str(KEEP_ALIVE_S), "--timeout", "120", "--graceful-timeout", "5",
             "--worker-tmp-dir", str(settings.ZELO_HOME), "--log-level", "warning",
             "--config", "python:zelo_site.processes.gunicorn",
         ],

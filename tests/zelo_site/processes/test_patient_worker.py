@@ -29,7 +29,7 @@ def port() -> Iterator[int]:
     command = [
         sys.executable, "-m", "gunicorn", f"{SITE}:application", "--bind", f"127.0.0.1:{number}", "--threads", "2",
         "--worker-class", WORKER, "--worker-connections", "60", "--no-sendfile", "--config", f"python:{SITE}",
-        "--log-level", "warning", "--graceful-timeout", "2",
+        "--log-level", "warning", "--graceful-timeout", "2", "--keep-alive", "20",
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=ROOT)
     try:
@@ -99,6 +99,20 @@ def test_more_connections_than_there_is_room_for_close_the_oldest(port: int) -> 
     slow = [_open(port, b"GET / HTTP/1.1\r\n") for _ in range(90)]
     assert _greeted(port) < 1.0
     for client in slow:
+        client.close()
+
+
+def test_idle_connections_make_room_for_others(port: int) -> None:
+    idle = []
+    for _ in range(90):
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        client.request("GET", "/")
+        assert client.getresponse().read() == b"xxxxx"
+        idle.append(client)
+    assert _greeted(port) < 1.0
+    idle[-1].request("GET", "/")  # the youngest is still open
+    assert idle[-1].getresponse().read() == b"xxxxx"
+    for client in idle:
         client.close()
 
 
