@@ -20,16 +20,12 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from labeling.access.api_keys import make_token
 from scoring.storage.files import storage
 from tests.factories.rows import make_project, make_user
-from tests.factories.students.embedders import save_embedding_adapter
-from tests.factories.weights.tiny_embedders import save_tiny_embedder
+from tests.factories.students.embedders import publish_tiny_student
 from tests.processes import real_clients
 from tests.processes.serve import rerank_app, running
 from trainer.models import Deployment, Reranker
-from trainer.publishing.embedding_export import publish_embedder
-from trainer.publishing.export import ModelCard
 from trainer.publishing.manifests import MANIFEST, file_checksum
 from trainer.serving.registry import TRAINED, artefact_folder
-from trainer.training.embedding.options import EmbeddingOptions
 from zelo_site import reranking
 
 PYTHON = os.environ.get("ZELO_CLIENTS_PYTHON", "")
@@ -45,12 +41,7 @@ EMBEDS = "openai_embeddings"
 @pytest.fixture(scope="module")
 def published_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published embedding student with random weights."""
-    folder = tmp_path_factory.mktemp("embedder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZELO_MODELS", "*")
-        base = str(save_tiny_embedder(folder))
-        adapter = save_embedding_adapter(folder / "adapter", EmbeddingOptions(base=base))
-        return publish_embedder(adapter, base=base, out=folder / "student", card=ModelCard(name="tiny")).folder
+    return publish_tiny_student(tmp_path_factory.mktemp("embedder"))
 
 
 @pytest.fixture

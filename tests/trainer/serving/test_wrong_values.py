@@ -10,12 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.factories.students.embedders import save_embedding_adapter
-from tests.factories.weights.tiny_embedders import save_tiny_embedder
+from tests.factories.students.embedders import publish_tiny_student
 from tests.processes.serve import serving
-from trainer.publishing.embedding_export import publish_embedder
-from trainer.publishing.export import ModelCard
-from trainer.training.embedding.options import EmbeddingOptions
 
 TEXTS = ["a pond", "bread"]
 BODIES: dict[str, dict[str, Any]] = {
@@ -39,12 +35,7 @@ PYTHON = re.compile(r"\b(dict|int|str|bool|NoneType|None|True|False)\b|\ba [aeio
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("embedder")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ZELO_MODELS", "*")
-        base = str(save_tiny_embedder(folder))
-        adapter = save_embedding_adapter(folder / "adapter", EmbeddingOptions(base=base))
-        return publish_embedder(adapter, base=base, out=folder / "student", card=ModelCard(name="tiny")).folder
+    return publish_tiny_student(tmp_path_factory.mktemp("embedder"))
 
 
 @pytest.fixture(scope="module")
