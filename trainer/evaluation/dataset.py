@@ -43,6 +43,27 @@ def read_queries(rows: IO[bytes] | Any, split: str, *, name: str, texts: bool = 
     return list(queries_of_table(table, listing_of(table, split, name=name)))
 
 
+@dataclass(frozen=True, slots=True)
+class JudgedDocuments:
+    """Numbers of one query's candidates: all, those with a human grade and those with an Elo."""
+
+    candidates: int
+    graded: int
+    compared: int
+
+
+def judged_documents(rows: IO[bytes] | Any, split: str, *, name: str) -> dict[str, JudgedDocuments]:
+    """The counts by query id, as `read_queries` names it. Raises NothingToMeasure."""
+    table = pq.read_table(rows, columns=[*LISTED, "grade", "elo", "comparisons"], filters=[("split", "=", split)])
+    listing = listing_of(table, split, name=name)
+    graded = table.column("grade").is_valid().to_numpy()
+    compared = table.column("elo").is_valid().to_numpy() & (table.column("comparisons").to_numpy() > 0)
+    starts = listing.bounds[:-1]
+    sums = (np.add.reduceat(each.astype(np.int64), starts).tolist() for each in (graded, compared))
+    sizes = np.diff(listing.bounds).tolist()
+    return dict(zip(listing.names, map(JudgedDocuments, sizes, *sums), strict=True))
+
+
 def columns_in(rows: IO[bytes] | Any) -> list[str]:
     """READ, and the later columns where the file has them: files of earlier versions do not."""
     names = pq.read_schema(rows).names

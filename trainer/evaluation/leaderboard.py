@@ -25,7 +25,16 @@ from scoring.numerics.measures.resampling import Interval, PairedTest
 from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
 from scoring.storage.files import storage
-from trainer.evaluation.dataset import LISTED, Listing, columns_in, listing_of, queries_of_table, read_queries
+from trainer.evaluation.dataset import (
+    LISTED,
+    JudgedDocuments,
+    Listing,
+    columns_in,
+    judged_documents,
+    listing_of,
+    queries_of_table,
+    read_queries,
+)
 from trainer.evaluation.matching import Matched, answered_queries, matched_of
 from trainer.evaluation.metrics import (
     METRICS,
@@ -157,6 +166,12 @@ def snapshot_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
     """`evaluation_queries` without their texts, which take most of the time."""
     with _rows_file(snapshot) as stream:
         return read_queries(stream, split, name=snapshot.name, texts=False)
+
+
+def judged_documents_of(snapshot: Snapshot, split: str) -> dict[str, JudgedDocuments]:
+    """The numbers of candidates, graded ones and those with an Elo, by query of a split. Raises NothingToMeasure."""
+    with _rows_file(snapshot) as stream:
+        return judged_documents(stream, split, name=snapshot.name)
 
 
 def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[EvaluationQuery, slice]:

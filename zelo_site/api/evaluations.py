@@ -20,7 +20,7 @@ from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import NotEvaluated, leaderboard
 from trainer.evaluation.metrics import parse_measures
 from trainer.evaluation.rank_changes import what_moved
-from trainer.evaluation.system_orders import NoSystemOrders, system_orders
+from trainer.evaluation.system_orders import PAIRS, NoSystemOrders, OrderReference, system_orders
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
 from workers.models import Job
@@ -112,12 +112,19 @@ class BoardOut(Schema):
 
 
 class SystemOrdersOut(Schema):
-    """Agreement between the orders of rerankers by Elo and by human grades; `left_out`: measured on too few queries."""
+    """Agreement between the orders of rerankers by two references; `left_out`: measured on too few queries.
 
+    `documents`: how many of the queries' `candidates` each reference judges. `models`: the judges that gave LLM grades.
+    """
+
+    references: list[str]
     measure: str
     systems: list[str]
     left_out: list[str]
     queries: int
+    candidates: int
+    documents: dict[str, int]
+    models: list[str]
     kendall: IntervalOut
     pearson: IntervalOut
 
@@ -237,25 +244,43 @@ def get_leaderboard(
 
 @router.get("/projects/{slug}/leaderboard/orders", response=SystemOrdersOut)
 def get_system_orders(
-    request: HttpRequest, slug: str, snapshot: int | None = None, split: Split = "test", measure: str = ""
+    request: HttpRequest,
+    slug: str,
+    snapshot: int | None = None,
+    split: Split = "test",
+    measure: str = "",
+    first: OrderReference = "grades",
+    second: OrderReference = "elo",
+    model: int | None = None,
 ) -> dict[str, Any]:
-    """Whether Elo orders the evaluated rerankers as human grades do: Kendall's tau-b and Pearson's r with 95 % bootstrap
-    intervals over queries. Elo and the judges, which make the reference, are not counted."""
+    """Whether two references (human grades, Elo, LLM grades) order the evaluated rerankers alike: Kendall's tau-b and
+    Pearson's r with 95 % bootstrap intervals over queries. Elo and the judges, which make references, are not counted.
+
+    LLM grades are those of the judge with the id `model`, or the mean of all models that graded a document.
+    """
     project = project_or_404(request, slug)
+    pair = next((each for each in PAIRS if set(each) == {first, second}), None)
+    if pair is None:
+        raise HttpError(422, f"first and second are both {first!r}; expected two different references")
     try:
         (chosen, *more) = parse_measures(measure or "ndcg@10")
         if more:
             raise HttpError(422, f"measure is {measure!r}; expected one measure, such as ndcg@10")
-        found = system_orders(project, _snapshot(request, project, snapshot), split, measure=chosen)
+        where = (project, _snapshot(request, project, snapshot), split)
+        found = system_orders(*where, pair=pair, measure=chosen, model=model)
     except UnknownMetric as error:
         raise HttpError(422, str(error)) from error
     except NoSystemOrders as error:
         raise HttpError(409, str(error)) from error
     return {
+        "references": found.pair,
         "measure": found.measure,
         "systems": found.systems,
         "left_out": found.left_out,
         "queries": found.queries,
+        "candidates": found.candidates,
+        "documents": dict(zip(found.pair, found.documents, strict=True)),
+        "models": found.models,
         "kendall": asdict(found.agreement.kendall),
         "pearson": asdict(found.agreement.pearson),
     }

@@ -10,12 +10,14 @@ from django.utils.translation import ngettext
 from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.numerics.measures.multiple_tests import holm
+from scoring.numerics.measures.rankings import Measure
 from scoring.numerics.measures.resampling import Interval, PairedTest
 from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard, measured_of
 from trainer.evaluation.metrics import METRICS, REFERENCES, Reference, difference
 from trainer.evaluation.rank_changes import Moved, what_moved
 from trainer.evaluation.snapshot_comparison import Change, SnapshotComparison
-from trainer.evaluation.system_orders import NoSystemOrders, system_orders
+from trainer.evaluation.system_orders import SystemOrders, all_system_orders
+from zelo_site.pages.rerankers.orders import OrdersLine, orders_lines
 from zelo_site.pages.rerankers.proof import shown_name
 from zelo_site.report.document import Block, Column, Line, Section, Table, Text, bars, numbers, words
 from zelo_site.templatetags.figures import count, decimals, signed
@@ -144,26 +146,44 @@ def _domains(board: Leaderboard) -> Table:
 
 
 def _orders(project: Project, snapshot: Snapshot, split: str) -> list[Block]:
-    try:
-        found = system_orders(project, snapshot, split)
-    except NoSystemOrders:
-        return []
-    tau, r = found.agreement.kendall, found.agreement.pearson
-    return [
-        Text(
-            _(
-                "By %(measure)s, Elo and human grades order %(n)s rerankers with a Kendall’s tau of %(tau)s and a Pearson "
-                "correlation of %(r)s, on %(queries)s queries. Elo and the judges are not counted: they make the reference."
-            )
-            % {
-                "measure": found.label,
-                "n": len(found.systems),
-                "tau": interval(tau, 2),
-                "r": interval(r, 2),
-                "queries": count(found.queries),
-            }
-        )
-    ]
+    """Return how far each two references order the rerankers alike, and what the other pairs lack."""
+    lines = orders_lines(all_system_orders(project, snapshot, split))
+    rows = tuple(Line(_with_models(each), _agreement(each.found, each)) for each in lines if each.found)
+    head = numbers(
+        _("Kendall’s tau"),
+        _("Pearson correlation"),
+        _("rerankers"),
+        _("queries"),
+        _("judged documents"),
+        _("candidates"),
+    )
+    note = _(
+        "95 % bootstrap intervals over queries. Elo and the judges are not counted: references are made of them. Rerankers that lack a tenth of the queries are left out. LLM grades: the mean of the models that graded a document, or one model; a document is relevant from a third of the scale, and ungraded ones count as 0."
+    )
+    title = _("Do the references order the rerankers alike by %(measure)s?") % {
+        "measure": Measure.parse(METRICS[0]).label
+    }
+    blocks: list[Block] = [Table(title, _("references"), head, rows, note)] if rows else []
+    missing: dict[str, list[str]] = {}
+    for each in lines:
+        if not each.found:
+            missing.setdefault(each.missing, []).append(each.name)
+    return blocks + [Text(f"{'; '.join(names)}: {why}") for why, names in missing.items()]
+
+
+def _with_models(line: OrdersLine) -> str:
+    return f"{line.name} ({line.models})" if line.models else line.name
+
+
+def _agreement(found: SystemOrders, line: OrdersLine) -> tuple[str, ...]:
+    return (
+        interval(found.agreement.kendall, 2),
+        interval(found.agreement.pearson, 2),
+        count(len(found.systems)),
+        count(found.queries),
+        line.documents,
+        count(found.candidates),
+    )
 
 
 def _moved(board: Leaderboard) -> Section | None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_fi
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import REFERENCES, parse_measures
-from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
+from trainer.evaluation.system_orders import NAMES, NoSystemOrders, Pair, SystemOrders, all_system_orders
 from trainer.models import Reranker
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
@@ -62,6 +62,12 @@ class Command(BaseCommand):
             action="store_true",
             help="count queries that a reranker lacks as 0, as trec_eval -c does",
         )
+        parser.add_argument(
+            "--llm-grades",
+            type=int,
+            metavar="JUDGE",
+            help="compare the orders by the LLM grades of this judge's id (default: the mean of all models)",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -99,16 +105,19 @@ class Command(BaseCommand):
                     )
                 except NotEvaluated:
                     self.stdout.write(f"\nreference {reference}: no data to evaluate against")
-            with contextlib.suppress(NoSystemOrders):
-                self._print_orders(system_orders(project, snapshot, options["split"], measure=measures[0]))
+            model = options["llm_grades"]
+            orders = all_system_orders(project, snapshot, options["split"], measure=measures[0], model=model)
+            self._print_orders(orders)
 
-    def _print_orders(self, found: SystemOrders) -> None:
-        tau, pearson = found.agreement.kendall, found.agreement.pearson
-        self.stdout.write(
-            f"\nElo and human grades order {len(found.systems)} rerankers by {found.label} on {found.queries} queries with "
-            f"Kendall's tau {tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}], Pearson's r {pearson.estimate:.2f} "
-            f"[{pearson.low:.2f}, {pearson.high:.2f}]"
-        )
+    def _print_orders(self, orders: Sequence[SystemOrders | NoSystemOrders]) -> None:
+        self.stdout.write("\ndo the references order the rerankers alike?")
+        heads = ["references", "Kendall's tau", "Pearson's r", "rerankers", "queries", "documents"]
+        found = [each for each in orders if isinstance(each, SystemOrders)]
+        if found:
+            self.stdout.write(table(heads, [_orders_row(each) for each in found]))
+        for each in orders:
+            if isinstance(each, NoSystemOrders):
+                self.stdout.write(f"{_named_pair(each.pair)}: {each}")
 
     def _snapshot(self, project: Project, wanted: str | None) -> Snapshot:
         found = Snapshot.objects.filter(projects=project)
@@ -156,6 +165,28 @@ def _row(row: Row) -> list[str]:
         if matched
         else "",
     ]
+
+
+def _orders_row(found: SystemOrders) -> list[str]:
+    """Format the agreement of two references and what matched."""
+    judged = (
+        f"{number} of {found.candidates} by {NAMES[reference]}"
+        for reference, number in zip(found.pair, found.documents, strict=True)
+    )
+    return [
+        _named_pair(found.pair) + (f" of {', '.join(found.models)}" if found.models else ""),
+        *(
+            f"{own.estimate:.2f} [{own.low:.2f}, {own.high:.2f}]"
+            for own in (found.agreement.kendall, found.agreement.pearson)
+        ),
+        str(len(found.systems)),
+        str(found.queries),
+        ", ".join(judged),
+    ]
+
+
+def _named_pair(pair: Pair) -> str:
+    return f"{NAMES[pair[0]]} and {NAMES[pair[1]]}"
 
 
 def _named(row: Row) -> str:

@@ -38,14 +38,16 @@ from trainer.evaluation.leaderboard import (
     leaderboard,
     unpacked,
 )
+from trainer.evaluation.llm_grades import grading_models
 from trainer.evaluation.metrics import METRICS, REFERENCES, NothingToMeasure, Reference, parse_measures
 from trainer.evaluation.rank_changes import Moved, moved_documents, what_moved
-from trainer.evaluation.system_orders import NoSystemOrders, SystemOrders, system_orders
+from trainer.evaluation.system_orders import all_system_orders
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
 from workers.models import Job
 from zelo_site.pages.charts.geometry import Axis, IntervalBar
 from zelo_site.pages.forms import BadForm, PageForm, one_of, shown_form, text_of, whole_number
+from zelo_site.pages.rerankers.orders import OrdersLine, orders_lines
 from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import clipped, document_title
 
@@ -56,7 +58,7 @@ LONGEST_MEASURES = 300
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The page's selection: snapshot, split and reference."""
+    """The page's selection: snapshot, split and reference; `graded_by`: the model whose LLM grades count, None for all."""
 
     snapshot: Snapshot
     split: str
@@ -65,12 +67,14 @@ class Chosen:
     measures: tuple[str, ...] = METRICS
     complete: bool = False
     wrong_measures: str = ""
+    graded_by: int | None = None
 
     @property
     def address(self) -> str:
         """Return the selection as URL parameters."""
         words: dict[str, object] = {"snapshot": self.snapshot.pk, "split": self.split, "reference": self.reference}
         words |= {} if self.compared_with is None else {"against": self.compared_with}
+        words |= {} if self.graded_by is None else {"graded_by": self.graded_by}
         words |= {} if self.measures == METRICS else {"measures": self.named_measures}
         return urlencode(words | ({"complete": "on"} if self.complete else {}))
 
@@ -172,7 +176,8 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "board": (board := _board(project, chosen)),
         "lines": _lines(board) if board else [],
         "by_domain": _by_domain(board) if board and board.has_tall_domains else None,
-        "orders": _orders(project, board) if board else None,
+        "orders": _orders(project, board, chosen.graded_by) if board and chosen else None,
+        "grading_models": list(grading_models(project)),
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
@@ -184,12 +189,10 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
     return render(request, "zelo/rerankers/proof.html", context, status=422 if error else 200)
 
 
-def _orders(project: Project, board: Leaderboard) -> SystemOrders | None:
-    """Return how far Elo orders the rows as human grades do; None if too little is measured against both."""
-    try:
-        return system_orders(project, board.snapshot, board.split, measure=board.measures[0])
-    except NoSystemOrders:
-        return None
+def _orders(project: Project, board: Leaderboard, model: int | None) -> list[OrdersLine]:
+    """Return how far each two references order the rerankers alike, or what they lack."""
+    where = (project, board.snapshot, board.split)
+    return orders_lines(all_system_orders(*where, measure=board.measures[0], model=model))
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
@@ -221,6 +224,7 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
     return Chosen(
         snapshot, split, reference, _asked(request, "against") or None,
         measures=measures, complete=asked.get("complete") == "on", wrong_measures=wrong,
+        graded_by=_asked(request, "graded_by") or None,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import Settings
 
-from labeling.models import Membership, Project
+from labeling.models import Membership, ModelGrade, Project
 from scoring.models import Snapshot
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import make_user, page
@@ -216,7 +216,9 @@ def test_rest_orders_follows_and_reads(client: Client, project: Project, snapsho
 
 
 @pytest.mark.usefixtures("stub_plugins")
-def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do(client: Client, owner: Any) -> None:
+def test_page_rest_command_and_report_say_whether_the_references_order_the_rerankers_alike(
+    client: Client, owner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = make_scored(queries=18, documents=6)
     Membership.objects.create(project=project, user=owner, role="owner")
     judge = make_judges(project)[0]
@@ -230,7 +232,7 @@ def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do
     chosen = [each for each in enter_baselines(project) if each.kind != BASE]
     evaluate(order_evaluation(project, snapshot, rerankers=chosen).pk)
     reply = client.get(address)
-    assert (reply.status_code, "2 rankers on 6 queries" in reply.json()["detail"]) == (409, True)
+    assert (reply.status_code, "human grades and Elo: 2, on queries: 6" in reply.json()["detail"]) == (409, True)
     evaluate(order_evaluation(project, snapshot, rerankers=[run]).pk)
     found = client.get(address).json()
     rows = client.get(f"/api/v1/projects/{project.slug}/leaderboard?snapshot={snapshot.pk}").json()["rows"]
@@ -240,8 +242,47 @@ def test_page_rest_and_command_say_whether_elo_orders_the_rerankers_as_people_do
     assert client.get(f"{address}&measure=map").json()["measure"] == "map"
     assert client.get(f"{address}&measure=nonsense").status_code == 422
     assert client.get(f"{address}&measure=map,mrr").status_code == 422
-    html = client.get(reverse("proof", args=[project.slug]), {"snapshot": snapshot.pk}).content.decode()
-    assert f"a Kendall’s tau of <b>{found['kendall']['estimate']:.2f}</b>" in html
+    assert (found["references"], found["candidates"]) == (["grades", "elo"], 36)
+    assert found["documents"] == {"grades": 36, "elo": 36}
+    page_of = reverse("proof", args=[project.slug])
+    html = client.get(page_of, {"snapshot": snapshot.pk}).content.decode()
+    assert f"<b>{found['kendall']['estimate']:.2f}</b>" in html.split('id="h-orders"')[1]
+    assert html.count("No LLM grades on this split") == 2
+    assert client.get(f"{address}&first=elo&second=elo").status_code == 422
+    assert client.get(f"{address}&first=nonsense").status_code == 422
+    by_llm = f"{address}&first=llm_grades&second=elo"
+    reply = client.get(by_llm)
+    assert (reply.status_code, "start a run with the judge 'grade'" in reply.json()["detail"]) == (409, True)
+    for row in project.queries.values_list("candidates__pk", "candidates__grade"):
+        ModelGrade.objects.create(annotator=judge, candidate_id=row[0], value=row[1] / 3)
+    found = client.get(by_llm).json()
+    assert (found["references"], found["models"]) == (["elo", "llm_grades"], [judge.name])
+    assert client.get(f"{address}&second=llm_grades").json()["kendall"]["estimate"] == 1.0
+    assert client.get(f"{by_llm}&model={judge.pk}").json() == found
+    assert client.get(f"{by_llm}&model=0").status_code == 409
+    html = client.get(page_of, {"snapshot": snapshot.pk, "graded_by": judge.pk}).content.decode()
+    assert "No LLM grades on this split" not in html and 'name="graded_by"' not in html, "one model is no choice"
+    finished = Job.objects.filter(stage="evaluate").first()
+    monkeypatch.setattr(command, "_ordered", lambda *_, **__: finished)
+    out = io.StringIO()
+    call_command("evaluate", project.slug, "--llm-grades", str(judge.pk), stdout=out)
+    assert f"Elo and LLM grades of {judge.name}" in out.getvalue()
+    report = client.get(reverse("report", args=[project.slug])).content.decode()
+    assert f"human grades and LLM grades ({judge.name})" in report
+
+
+@pytest.mark.usefixtures("stub_plugins")
+def test_the_reader_chooses_whose_llm_grades_count(client: Client, project: Project, snapshot: Snapshot) -> None:
+    measured(project, snapshot)
+    judges = make_judges(project, 2)
+    candidates = list(project.queries.values_list("candidates__pk", flat=True))
+    ModelGrade.objects.bulk_create(
+        ModelGrade(annotator=judge, candidate_id=pk, value=0.5) for judge in judges for pk in candidates
+    )
+    html = page(client, "proof", project.slug)
+    assert "mean of all models" in html and f'<option value="{judges[1].pk}">' in html
+    html = page(client, "proof", project.slug, graded_by=judges[1].pk)
+    assert f'<option value="{judges[1].pk}" selected>' in html
 
 
 def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot) -> None:
