@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 from django.utils.translation import gettext as _
 
 from labeling.models import Project, UnmatchedGrade
 from labeling.wording import translated
 from scoring.annotators.agreement import Agreement
 from scoring.annotators.people_agreement import Alphas, Coefficient, people_agreement
+from scoring.annotators.replacing_people import JudgeReplacement, ReplacingPeople, replacing_people
 from scoring.calibration.calibrate import project_calibration
 from scoring.numerics.judges.judge_checks import Estimate
+from scoring.numerics.judges.replacement import EPSILON, FEWEST_PEOPLE, replacement_test
 from workers.budgets.spend import spend_of_project, totals_of_project, totals_of_run
 from workers.models import Run
 from workers.monitoring.data_summary import AnswerCounts, DomainCounts
@@ -125,7 +128,41 @@ def agreement_section(project: Project, found: Agreement) -> Section:
         lines = [*_alphas(_("among people"), people.among_people), *_alphas(_("people and judges"), people.with_judges)]
         head = numbers(_("Krippendorff’s alpha"), _("interval (95 %)"), _("pairs"))
         blocks.append(Table(_("People"), _("level"), head, tuple(lines)))
+    blocks.append(_replacement(replacing_people(project)))
     return Section("agreement", _("Agreement"), tuple(blocks))
+
+
+def _replacement(found: ReplacingPeople) -> Table | Text:
+    """Return the test of each judge against people, or the number of answers that it needs."""
+    if not found.judges:
+        needed = replacement_test(np.zeros(0), np.zeros((0, 0))).items_needed
+        return Text(
+            _(
+                "May a judge replace people? No judge and person answered the same pairs. The Alternative Annotator Test needs "
+                "%(people)s people with about %(items)s shared pairs each: plan spot checks."
+            )
+            % {"people": FEWEST_PEOPLE, "items": count(needed)}
+        )
+    head = (
+        *words(_("result")),
+        *numbers(_("winning rate ω"), _("advantage ρ"), _("people tested"), _("items needed per person")),
+    )
+    return Table(
+        _("May a judge replace people?"), _("judge"), head, tuple(map(_tested_judge, found.judges)), _how_tested()
+    )
+
+
+def _how_tested() -> str:
+    return _(
+        "Alternative Annotator Test with ε = %(epsilon)s, Benjamini-Yekutieli at 5 %%: ω is the share of people against whom the judge holds, and it passes from 0.5; ρ is the probability that it agrees with the other people at least as well as one of them. It needs three people with thirty shared pairs each, drawn at random and answered independently. A dash under “items needed” means that no number of answers would make the judge pass."
+    ) % {"epsilon": decimals(EPSILON, 1)}
+
+
+def _tested_judge(each: JudgeReplacement) -> Line:
+    own = each.result
+    results = {None: _("too few people or answers"), True: _("passes"), False: _("fails")}
+    figures = (decimals(own.winning_rate), decimals(own.advantage), count(len(own.people)), count(own.items_needed))
+    return Line(each.name or _("panel (mean of all judges)"), (results[own.passes], *figures))
 
 
 def _agreement(found: Agreement) -> Facts:
