@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import gzip
 import io
 import json
@@ -22,18 +24,24 @@ from labeling.importing.lines import RowError, damaged, numbered_lines, open_str
 Run = dict[str, dict[str, float]]
 
 RUN_LINE = "query Q0 document rank score tag"
+NAMED = "query_id, doc_id and score (or rank)"
 DIALECTS = (
-    f"a TREC run ({RUN_LINE}; the tag may be missing), query document score, query document rank, or a JSON object "
-    "{query: {document: score}}"
+    f"a TREC run ({RUN_LINE}; the tag may be missing), query document score, query document rank, each separated by blanks, tabs, "
+    f"commas or semicolons, a header that names {NAMED}, JSON Lines with these fields, or JSON {{query: {{document: score}}}}"
 )
 MOST_LINE_BYTES = 64 * 1024
+MOST_JSON_LINE_BYTES = 16 * 1024 * 1024  # rows of JSON may hold the texts
 MOST_RUN_BYTES = 4 * 1024 * 1024 * 1024
 MOST_JSON_BYTES = 512 * 1024 * 1024
 _LARGEST = float(np.finfo(np.float32).max)
 _BLANKS = re.compile(r"[ \t\x0b\x0c]+")
-_QUERY = {"query-id", "query_id", "qid", "query", "q_id", "topic"}
-_DOCUMENT = {"corpus-id", "corpus_id", "doc-id", "doc_id", "docid", "docno", "document", "pid", "document_id"}
-_SCORE, _RANK = {"score", "sim", "similarity"}, {"rank", "position"}
+_SEPARATORS = (",", ";")
+# Names without case, blanks, - and _; ids before names that other columns may have for texts.
+_QUERY = ("queryid", "qid", "topicid", "topic", "query")
+_DOCUMENT = ("corpusid", "docid", "docno", "documentid", "passageid", "pid", "document", "doc")
+_SCORE, _RANK = ("score", "sim", "similarity", "relevancescore"), ("rank", "position")
+_OF_ROW = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[^\s{]')
+_JSON = "export the run in TREC's format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +69,7 @@ class _Reader:
     layout: _Layout | None = None
 
     def add(self, words: list[str], line: int) -> None:
+        is_first = self.layout is None
         if self.layout is None:
             self.layout = _header(words)
             if self.layout is not None:
@@ -72,10 +81,46 @@ class _Reader:
                 f"the line has {len(words)} column{'' if len(words) == 1 else 's'}: {' '.join(words)[:100]!r}",
                 line=line, field="columns", expectation=expected, remedy="export the run in TREC's format",
             )  # fmt: skip
+        if is_first and not _is_plain(words):
+            raise RowError(
+                f"is neither a row of a run nor a known header: {' '.join(words)[:100]!r}",
+                line=line, field="columns", expectation=f"a header that names {NAMED}", remedy="rename the columns",
+            )  # fmt: skip
         query, document = words[self.layout.query], words[self.layout.document]
         self.store(query, document, _number(words[self.layout.value], line), line)
 
+    def add_object(self, pairs: list[tuple[str, Any]], line: int) -> None:
+        """A row of JSON; the first one says whether scores or ranks count."""
+        names = [_plain_name(name) for name, _ in pairs]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise RowError(
+                f"the field {twice!r} appears twice", line=line, expectation="each field once", remedy="remove one"
+            )
+        found = dict(zip(names, (value for _, value in pairs), strict=True))
+        if self.layout is None:
+            is_rank = not any(name in found for name in _SCORE)
+            self.layout = _Layout(0, 0, 0, 0, is_rank)
+        places = {"query": _QUERY, "document": _DOCUMENT, "score": _RANK if self.layout.is_rank else _SCORE}
+        values = {}
+        for field_name, known in places.items():
+            name = next((each for each in known if each in found), None)
+            if name is None:
+                raise RowError(
+                    f"the row has no {'rank' if known is _RANK else field_name}: its fields are {', '.join(n for n, _ in pairs)[:100]}",
+                    line=line, field=field_name, expectation=f"the fields {NAMED}, the same in every row",
+                    remedy="rename the fields",
+                )  # fmt: skip
+            values[field_name] = found[name]
+        query, document = (_identifier(values[name], name, line) for name in ("query", "document"))
+        self.store(query, document, _json_number(values["score"], line), line)
+
     def store(self, query: str, document: str, score: float, line: int) -> None:
+        if not query or not document:
+            raise RowError(
+                "is empty", line=line, field="document" if query else "query", expectation="an imported id",
+                remedy="write the id, or leave out the line",
+            )  # fmt: skip
         own = self.run.setdefault(query, {})
         if document in own:
             raise RowError(
@@ -98,8 +143,9 @@ class _Reader:
 def read_run(stream: IO[bytes]) -> Run:
     """Scores by query and document of a run file, plain or gzipped; a rank becomes the negated rank.
 
-    Columns are separated by tabs if the line has any, else by blanks; a header, comments (#) and byte order marks are left
-    out. TREC's rank column does not count, as in trec_eval. Raises RowError that names the line.
+    Columns are separated by commas or semicolons if the first line is read so, else by tabs if the line has any, else by
+    blanks; a header, comments (#) and byte order marks are left out. TREC's rank column does not count, as in trec_eval.
+    JSON is one object by query, rows in a list, or rows one a line. Raises RowError that names the line.
     """
     try:
         return _read(open_stream(stream, MOST_RUN_BYTES))
@@ -108,20 +154,72 @@ def read_run(stream: IO[bytes]) -> Run:
 
 
 def _read(whole: io.BufferedReader) -> Run:
-    start: bytes = whole.peek(4096)[:4096] if hasattr(whole, "peek") else b""
-    if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+    start = whole.peek(4096)[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] == b"{" and _OF_ROW.match(start.decode("utf-8", errors="replace")):
+        return _of_json_lines(whole)
+    if start[:1] in (b"{", b"["):
         return _of_json(whole)
     reader, number = _Reader(), 1
+    separator: str | None = None
     for number, text in _texts(whole):
-        words = text.split("\t") if "\t" in text else _BLANKS.split(text.strip(" \x0b\x0c"))
-        words = [word.strip(" ") for word in words]
-        if not (text.startswith("#") and len(words) != 6):
+        if reader.layout is None:
+            separator = _separator(text)
+        words = _cells(text, separator, number) if separator else _words(text)
+        columns = reader.layout.columns if separator and reader.layout else 6
+        if not (text.startswith("#") and len(words) != columns):
             reader.add(words, number)
     return reader.finished(number)
 
 
-def _texts(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
-    for number, body in numbered_lines(stream, MOST_LINE_BYTES, MOST_RUN_BYTES):
+def _words(text: str) -> list[str]:
+    words = text.split("\t") if "\t" in text else _BLANKS.split(text.strip(" \x0b\x0c"))
+    return [word.strip(" ") for word in words]
+
+
+def _cells(text: str, separator: str, line: int) -> list[str]:
+    """The cells of a CSV line; quotes may hold the separator."""
+    try:
+        (cells,) = csv.reader([text], delimiter=separator, skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise RowError(
+            f"is not CSV: {error}", line=line, expectation="quotes that are closed in the same line",
+            remedy=_JSON,
+        ) from None  # fmt: skip
+    return [cell.strip(" ") for cell in cells]
+
+
+def _separator(text: str) -> str | None:
+    """The separator of a first line that is CSV; None for other dialects, whose ids may have commas and semicolons."""
+    if "\t" in text:
+        return None
+    split: dict[str, list[str]] = {}
+    for each in _SEPARATORS:
+        with contextlib.suppress(RowError):
+            split[each] = _cells(text, each, 1)
+    likely = (sep for sep, cells in split.items() if _header(cells) or (len(cells) in _LAYOUTS and _is_plain(cells)))
+    words = _words(text)
+    if (sure := next(likely, None)) is not None or (len(words) in _LAYOUTS and _is_plain(words)):
+        return sure
+    return next((each for each in _SEPARATORS if text.count(each) > 1), None)  # an unknown header, or a bad row
+
+
+def _is_plain(words: list[str]) -> bool:
+    """Whether a line without a header can be a row: its score is a number, and so is the rank of four columns."""
+    layout = _LAYOUTS.get(len(words))
+    numbers = [] if layout is None else [words[layout.value], *([words[2]] if layout.columns == 4 else [])]
+    return all(map(_reads_as_number, numbers))
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))  # a decimal comma has an error of its own
+    except ValueError:
+        return False
+    return True
+
+
+def _texts(stream: IO[bytes], most_bytes: int = MOST_LINE_BYTES) -> Iterator[tuple[int, str]]:
+    for number, body in numbered_lines(stream, most_bytes, MOST_RUN_BYTES):
         if isinstance(body, RowError):
             raise body
         for line in body.split(b"\r"):  # files of old Macs have no other line end
@@ -142,9 +240,9 @@ def _decoded(body: bytes, line: int) -> str:
 
 def _header(words: list[str]) -> _Layout | None:
     """The layout that a header names, or None if the line is no header."""
-    names = [word.strip('"').lower() for word in words]
+    names = [_plain_name(word) for word in words]
     places = [
-        next((place for place, name in enumerate(names) if name in known), None)
+        next((names.index(name) for name in known if name in names), None)
         for known in (_QUERY, _DOCUMENT, _SCORE, _RANK)
     ]
     query, document, score, rank = places
@@ -152,6 +250,10 @@ def _header(words: list[str]) -> _Layout | None:
     if query is None or document is None or value is None:
         return None
     return _Layout(len(words), query, document, value, score is None)
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name.strip(' "').lower())
 
 
 def _number(text: str, line: int) -> float:
@@ -163,7 +265,7 @@ def _number(text: str, line: int) -> float:
         raise RowError(
             f"is {text[:40]!r}",
             line=line, field="score", expectation="a finite number in the range of a 32-bit float",
-            remedy="leave out documents without a score",
+            remedy="write it with a decimal point" if "," in text else "leave out documents without a score",
         )  # fmt: skip
     return value
 
@@ -185,34 +287,114 @@ def _third_is_rank(run: Run, line: int) -> bool:
     )  # fmt: skip
 
 
+def _of_json_lines(stream: IO[bytes]) -> Run:
+    """A row of JSON on each line."""
+    reader, number = _Reader(), 1
+    for number, text in _texts(stream, MOST_JSON_LINE_BYTES):
+        _add_json(reader, _parsed(text, number), number)
+    return reader.finished(number)
+
+
 def _of_json(stream: IO[bytes]) -> Run:
+    """One object by query, one such object a line, or a list of rows."""
     content = stream.read(MOST_JSON_BYTES + 1)
     if len(content) > MOST_JSON_BYTES:
         raise RowError(
-            f"the JSON run is longer than {MOST_JSON_BYTES} bytes", line=1, expectation="a shorter file",
-            remedy="export the run in TREC's format",
-        )  # fmt: skip
-    reader = _Reader()
+            f"the JSON run is longer than {MOST_JSON_BYTES} bytes", line=1, expectation="a shorter file", remedy=_JSON
+        )
     try:
-        found: Any = json.loads(content.decode("utf-8-sig"), object_pairs_hook=list)
-    except ValueError as error:
-        raise RowError(
-            f"the file is not JSON: {error}", line=1, expectation=DIALECTS, remedy="export it again"
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise RowError("is not UTF-8", line=line, expectation="UTF-8 text", remedy="save the file as UTF-8") from None
+    reader, number = _Reader(), 1
+    try:
+        _add_json(reader, _parsed(text, 1), 1)
+    except _MoreJson:
+        reader = _Reader()
+        for number, row in enumerate(text.split("\n"), start=1):
+            if row.strip():
+                _add_json(reader, _parsed(row, number), number)
+    return reader.finished(number)
+
+
+class _MoreJson(RowError):
+    """Another JSON value follows the first one."""
+
+
+def _parsed(text: str, line: int) -> Any:
+    """The JSON value, its objects as `_Fields`, so that no duplicate is lost. Raises RowError."""
+    try:
+        return json.loads(text, object_pairs_hook=_Fields)
+    except json.JSONDecodeError as error:
+        kind = _MoreJson if error.msg == "Extra data" else RowError
+        raise kind(
+            f"is not JSON: {error.msg}", line=line + error.lineno - 1, expectation=DIALECTS, remedy="export it again"
         ) from None
-    for query, own in found:
-        if not isinstance(own, list) or not all(isinstance(each, tuple) for each in own):
+    except (RecursionError, ValueError) as error:
+        raise RowError(f"is not JSON: {error}", line=line, expectation=DIALECTS, remedy=_JSON) from None
+
+
+class _Fields(list[tuple[str, Any]]):
+    """The fields of a JSON object, in order."""
+
+
+def _add_json(reader: _Reader, found: Any, line: int) -> None:
+    """Add an object, or a list of them, whose errors name the place in the list."""
+    if isinstance(found, _Fields) or not isinstance(found, list):
+        _add_json_object(reader, found, line)
+        return
+    for place, each in enumerate(found, start=1):
+        try:
+            _add_json_object(reader, each, line)
+        except RowError as error:
             raise RowError(
-                f"query {query!r} has no object of scores", line=1, expectation="{query: {document: score}}",
-                remedy="export the run in TREC's format",
+                f"entry {place} of the list: {error.problem}",
+                line=line, field=error.field, expectation=error.expectation, remedy=error.remedy,
+            ) from None  # fmt: skip
+
+
+def _add_json_object(reader: _Reader, found: Any, line: int) -> None:
+    if not isinstance(found, _Fields):
+        raise RowError(f"is {str(found)[:40]!r}", line=line, expectation=f"an object with {NAMED}", remedy=_JSON)
+    is_row = any(not isinstance(value, _Fields) for _, value in found)
+    if is_row and {_plain_name(name) for name, _ in found} & {*_QUERY, *_DOCUMENT}:
+        reader.add_object(found, line)
+    else:
+        _add_queries(reader, found, line)
+
+
+def _add_queries(reader: _Reader, found: _Fields, line: int) -> None:
+    for query, own in found:
+        if not isinstance(own, _Fields):
+            raise RowError(
+                f"query {query!r} has no object of scores", line=line, expectation="{query: {document: score}}",
+                remedy=_JSON,
             )  # fmt: skip
         if query in reader.run:
-            raise RowError(f"query {query!r} appears twice", line=1, expectation="each query once", remedy="remove one")
+            raise RowError(
+                f"query {query!r} appears twice", line=line, expectation="each query once", remedy="remove one"
+            )
         reader.run[query] = {}
         for document, score in own:
-            if isinstance(score, bool) or not isinstance(score, int | float):
-                raise RowError(
-                    f"document {document!r} of query {query!r} has the score {str(score)[:40]!r}",
-                    line=1, field="score", expectation="a number", remedy="leave out documents without a score",
-                )  # fmt: skip
-            reader.store(query, document, _number(repr(score), 1), 1)
-    return reader.finished(1)
+            reader.store(
+                query, document, _json_number(score, line, of=f"document {document!r} of query {query!r}"), line
+            )
+
+
+def _json_number(score: Any, line: int, *, of: str = "the row") -> float:
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        raise RowError(
+            f"{of} has the score {str(score)[:40]!r}",
+            line=line, field="score", expectation="a number", remedy="leave out documents without a score",
+        )  # fmt: skip
+    return _number(repr(score), line)
+
+
+def _identifier(value: Any, name: str, line: int) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise RowError(
+            f"is {str(value)[:40]!r}",
+            line=line, field=name, expectation="an id, a text or a whole number", remedy="write the imported id",
+        )  # fmt: skip
+    return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -46,6 +47,21 @@ def read(content: bytes) -> dict[str, dict[str, float]]:
         json.dumps(EXPECTED).encode(),
         b"\xef\xbb\xbf " + json.dumps(EXPECTED, indent=1).encode(),
         gzip.compress(json.dumps(EXPECTED).encode(), mtime=0),
+        TREC.replace(b" ", b","),
+        TREC.replace(b" ", b", "),
+        TREC.replace(b" ", b";"),
+        b"q1,d2,7.5\nq1,d1,3.25\nq9,d1,1\n",
+        b"\xef\xbb\xbfquery_id,doc_id,score\r\nq1,d2,7.5\r\nq1,d1,3.25\r\nq9,d1,1\r\n",
+        b',Score,"Doc ID",QueryId,query,document\n0,7.5,d2,q1,"a, b",x\n1,3.25,"d1",q1,"a ""b""",y\n2,1,d1,q9,c,z\n',
+        b"# by us, today, again\nqid;docno;rank;score\nq1;d2;1;7.5\nq1;d1;2;3.25\nq9;d1;1;1\n",
+        b'{"query_id": "q1", "doc_id": "d2", "score": 7.5}\n{"query_id": "q1", "doc_id": "d1", "score": 3.25}\n\n'
+        b'{"score": 1, "doc_id": "d1", "query_id": "q9"}',
+        b'{"qid": "q1", "query": "who", "docid": "d2", "document": {"text": "x"}, "rank": 1, "score": 7.5}\n'
+        b'{"qid": "q1", "query": "who", "docid": "d1", "document": {}, "rank": 2, "score": 3.25}\n'
+        b'{"qid": "q9", "query": "why", "docid": "d1", "document": {}, "rank": 1, "score": 1}\n',
+        b'[{"query": "q1", "document": "d2", "score": 7.5}, {"query": "q1", "document": "d1", "score": 3.25},'
+        b' {"query": "q9", "document": "d1", "score": 1}]',
+        b'{"q1": {"d2": 7.5, "d1": 3.25}}\n{"q9": {"d1": 1}}\n',
     ],
 )
 def test_every_variant_gives_the_same_run(content: bytes) -> None:
@@ -65,6 +81,21 @@ def test_three_columns_are_ranks_only_where_every_query_counts_upwards() -> None
     assert read(b"qid\tpid\trank\nq1\td2\t1\n") == {"q1": {"d2": -1.0}}
     with pytest.raises(RowError, match=r"a score or a rank.*query-id corpus-id score"):
         read(b"q1 d2 1\nq9 d1 1\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"qid,docid,rank\nq1,d2,1\nq1,d1,2\n", b"q1,d2,1\nq1,d1,2\n", b'{"qid": 1, "pid": 7, "rank": 3}\n'],
+)
+def test_ranks_without_scores_order_every_dialect(content: bytes) -> None:
+    assert read(content) in ({"q1": {"d2": -1.0, "d1": -2.0}}, {"1": {"7": -3.0}})
+
+
+def test_commas_and_semicolons_within_ids_are_no_separators() -> None:
+    assert read(b"q,1 Q0 d;1,2,3 1 7.5 t\n") == {"q,1": {"d;1,2,3": 7.5}}
+    assert read(b"q;1\td,1\t7.5\n") == {"q;1": {"d,1": 7.5}}
+    assert read(b'"q,1";d,1,2;7.5\n') == {"q,1": {"d,1,2": 7.5}}
+    assert read(b'"q,1","d 1",7.5\n') == {"q,1": {"d 1": 7.5}}
 
 
 def test_the_rank_column_of_trec_does_not_count() -> None:
@@ -92,6 +123,29 @@ def test_the_rank_column_of_trec_does_not_count() -> None:
         (b'{"q1": {"d1": 1, "d1": 2}}', "document 'd1' appears twice"),
         (b"qid docid score\n", "the file is empty"),
         (b"\x1f\x8b", "damaged or truncated"),
+        (b"question,passage,points\nq1,d1,2\n", "line 1, columns: .*known header.*names query_id, doc_id and score"),
+        (b"0,q1,d1,2.5\n", "line 1, columns: .*known header"),
+        (b"qid,docid,score\nq1,d1,2\nq1,d2\n", "line 3, columns: the line has 2 columns.*3 columns as in the first"),
+        (b"qid,docid,score\nq1,d1,high\n", "line 2, score: is 'high'"),
+        (b"q1;d1;2,5\n", "line 1, score: is '2,5'.*decimal point"),
+        (b'qid,docid,score\nq1,"d1,2\n', "line 2: is not CSV.*closed in the same line"),
+        (b"qid,docid,score\n,d1,2\n", "line 2, query: is empty"),
+        (
+            b'{"qid": "q1", "docid": "d1", "score": 2}\n{"qid": "q1", "score": 2}\n',
+            "line 2, document: the row has no document",
+        ),
+        (
+            b'{"qid": "q1", "docid": "d1", "score": 2}\n{"qid": "q1", "docid": "d2", "rank": 2}\n',
+            "line 2, score: .*no score",
+        ),
+        (b'{"qid": "q1", "docid": "d1"}\n', "line 1, score: the row has no rank"),
+        (b'{"qid": "q1", "docid": "d1", "score": null}\n', "line 1, score: the row has the score 'None'"),
+        (b'{"qid": "q1", "docid": {"id": 1}, "score": 2}\n', "line 1, document: is .*expected an id"),
+        (b'{"qid": "q1", "QID": "q2", "docid": "d1", "score": 2}\n', "'qid' appears twice"),
+        (b'{"qid": "q1", "docid": "d1", "score": 2}\n{"qid": \n', "line 2: is not JSON"),
+        (b'{"q1": {"d1": 1},\n "q2": {"d1" 1}}', "line 2: is not JSON"),
+        (b'[{"qid": "q1", "docid": "d1", "score": 2}, 3]', "entry 2 of the list: is '3'"),
+        (b'{"q1": {"d1": 1}}\n{"q1": {"d2": 1}}\n', "line 2: query 'q1' appears twice"),
     ],
 )
 def test_a_bad_run_file_is_refused_with_its_line(content: bytes, said: str) -> None:
@@ -157,6 +211,87 @@ def test_a_run_is_measured_as_trec_eval_measures_it_over_all_graded_documents(se
     again = measure(fractions, scores, "grades", ["ndcg@10"], run=beyond)
     assert again.values["ndcg@10"] == pytest.approx(measured.values["ndcg@10"], abs=1e-12)
     assert beyond.named == {query.id: len(run.get(query.id, {})) for query in asked}
+
+
+def dialects(run: Run) -> dict[str, bytes]:
+    """One run in every dialect, by name; those with ranks alone have the order of the scores as trec_eval reads it."""
+    listed = {
+        query: sorted(own.items(), key=lambda each: (np.float32(each[1]), each[0]), reverse=True)
+        for query, own in run.items()
+    }
+    rows = [(q, d, rank, score) for q, own in listed.items() for rank, (d, score) in enumerate(own, start=1)]
+    trec = [[q, "Q0", d, str(rank), repr(score), "tag"] for q, d, rank, score in rows]
+    scores = [[q, d, repr(score)] for q, d, _, score in rows]
+    ranks = [[q, d, str(rank)] for q, d, rank, _ in rows]
+
+    def table(cells: list[list[str]], separator: str, *header: str) -> bytes:
+        text = io.StringIO()
+        writer = csv.writer(text, delimiter=separator)
+        writer.writerows([[*header]] * bool(header) + cells)
+        return text.getvalue().encode()
+
+    def lines(cells: list[list[str]], separator: str) -> bytes:
+        return "".join(f"{separator.join(row)}\n" for row in cells).encode()
+
+    objects = [{"query_id": q, "doc_id": d, "score": score, "rank": 1} for q, d, _, score in rows]
+    return {
+        **{f"trec {name}": lines(trec, sep) for name, sep in (("blank", " "), ("tab", "\t"), ("blanks", "   "))},
+        **{f"scores {sep}": table(scores, sep) for sep in ",;"},
+        **{f"trec {sep}": table(trec, sep) for sep in ",;"},
+        **{f"header {sep}": table(scores, sep, "query_id", "doc_id", "score") for sep in ",;"},
+        "header tab": lines([["query-id", "corpus-id", "score"], *scores], "\t"),
+        "ranks csv": table(ranks, ",", "qid", "docid", "rank"),
+        "ranks tsv": table(ranks, "\t", "qid", "docno", "rank"),
+        "jsonl": "".join(f"{json.dumps(each)}\n" for each in objects).encode(),
+        "jsonl ranks": "".join(
+            json.dumps({"qid": q, "document": d, "rank": rank}) + "\n" for q, d, rank, _ in rows
+        ).encode(),
+        "list": json.dumps(objects, indent=1).encode(),
+        "json": json.dumps(run).encode(),
+        "json lines": "".join(f"{json.dumps({query: own})}\n" for query, own in run.items()).encode(),
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 100_000))
+def test_all_dialects_of_a_run_have_the_same_figures(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries = measurable(graded_queries(rng), "grades")
+    run: Run = {
+        f"q{number}": {
+            f"d{each}": float(rng.integers(-2, 6) + rng.choice([0.0, 0.25, 1e-9])) for each in rng.permutation(40)[:25]
+        }
+        for number in rng.permutation(12)[:8]
+    }
+
+    def figures(content: bytes) -> list[list[float]]:
+        order = RunFile(read(content))
+        scores = order.scores(queries, lambda done, total: None)
+        found = measure(queries, scores, "grades", list(NAMES), run=order.beyond(queries))
+        return [found.values[name].tolist() for name in NAMES]
+
+    expected, *others = ((name, figures(content)) for name, content in dialects(run).items())
+    for name, found in others:
+        assert found == expected[1], name
+
+
+IDS = st.from_regex(r"[a-z0-9é:_.-]{1,4}([,;/\"'][a-z0-9]{1,3}){0,3}", fullmatch=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    run=st.dictionaries(
+        IDS,
+        st.dictionaries(IDS, st.floats(-(2.0**90), 2.0**90, width=32), min_size=1, max_size=4),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_every_dialect_keeps_ids_and_scores(run: Run) -> None:
+    run["sure"] = {"one": 0.5, "two": 0.5}  # so that three columns without a header are no ranks
+    for name, content in dialects(run).items():
+        if "ranks" not in name:
+            assert read(content) == run, name
 
 
 def test_a_snapshot_that_does_not_name_them_lets_no_run_find_graded_documents_beyond_the_candidates() -> None:
