@@ -53,6 +53,11 @@ def stored_texts() -> list[str]:
     return list(_declared)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its English noun: 1 query, 1,200 queries; `many` defaults to `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def as_stored(text: str) -> str:
     """Return the column's value: JSON of msgid and parameters. A free text, such as an error, is its own msgid."""
     if not text:

@@ -210,9 +210,12 @@ class Snapshot(Answer):
 
 
 class Interval(Answer):
+    """A mean; `low` and `high` are None if the queries give no interval, and `no_interval` is the reason."""
+
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    no_interval: str | None = None
 
 
 class BoardRow(Answer):

@@ -27,7 +27,7 @@ from labeling.models import Project, Query
 from labeling.plugins import Options
 from labeling.records import IntArray
 from labeling.retrieval import query_instruction
-from labeling.stored_texts import stored_text
+from labeling.stored_texts import counted, stored_text
 from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
 from scoring.snapshots.fingerprints import document_prints, earlier_splits
@@ -357,7 +357,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
 
 
 def _reasons(removed: Counter[str]) -> str:
-    reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in removed.items() if count)
+    reasons = "; ".join(f"{counted(count, 'row')}: {reason}" for reason, count in removed.items() if count)
     return reasons or "every query is in another split"
 
 

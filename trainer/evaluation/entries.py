@@ -123,7 +123,7 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = 
     known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
     if not known:
         raise EntryRefused(
-            f"none of the run's {len(run)} queries, such as {next(iter(run))!r}, belongs to this project; expected the "
+            f"none of the run's queries ({len(run):,}), such as {next(iter(run))!r}, belongs to this project; expected the "
             "ids that were imported"
         )
     with transaction.atomic():

@@ -120,12 +120,12 @@ def _entry(board: Leaderboard, row: Row) -> Entry:
         "queries": row.queries,
         "matched": None if row.matched is None else asdict(row.matched),
         "evaluated_at": _said(row.evaluation.created_at),
-        "metrics": {metric: asdict(own) for metric, own in row.metrics.items()},
+        "metrics": {metric: own.shown() for metric, own in row.metrics.items()},
         "domains": {
-            domain: {metric: asdict(own) for metric, own in metrics.items()} for domain, metrics in row.domains.items()
+            domain: {metric: own.shown() for metric, own in metrics.items()} for domain, metrics in row.domains.items()
         },
         "ndcg@10_difference_to": {
-            own.name: asdict(own.test.difference) | {"p_value": own.test.p_value, "verdict": own.verdict}
+            own.name: own.test.difference.shown() | {"p_value": own.test.p_value, "verdict": own.verdict}
             for own in row.against.values()
         },
     }

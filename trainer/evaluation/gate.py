@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from labeling.records import Examples
+from labeling.stored_texts import counted
+from scoring.numerics.measures.resampling import Interval
 from trainer.bases import Base
 from trainer.evaluation.dataset import read_queries
 from trainer.evaluation.metrics import (
@@ -73,6 +75,26 @@ def result_of(rows: Sequence[GateRow], train: Examples) -> dict[str, Any]:
     }
 
 
+def interval_of(figures: Mapping[str, Any], estimate: float) -> Interval:
+    """The 95 % interval of a stored comparison or of stored figures of pairs."""
+    return Interval(estimate, figures["low"], figures["high"], 0.95, figures["queries"])
+
+
+def shown_gate(gate: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored result for readers: low and high are None, and `no_interval` is the reason, where there is no interval."""
+    found = dict(gate)
+    if "comparisons" in gate:
+        found["comparisons"] = [_with_interval(each, each["difference"]) for each in gate["comparisons"]]
+    if gate.get("pairs"):
+        found["pairs"] = _with_interval(gate["pairs"], gate["pairs"]["log_loss"])
+    return found
+
+
+def _with_interval(figures: Mapping[str, Any], estimate: float) -> dict[str, Any]:
+    own = interval_of(figures, estimate).shown()
+    return {**figures, **{name: own[name] for name in ("low", "high", "no_interval")}}
+
+
 def held_back_reason(gate: Mapping[str, Any]) -> str:
     """An English sentence that says what the gate of a held-back run found."""
     if gate.get("start_won"):
@@ -80,12 +102,7 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
     if gate.get("base_won"):
         return f"no checkpoint ranks better than the untrained base, so nothing is published{_best_of(gate.get('facts', {}))}"
     names = {"base": "the untrained base", "first_stage": "the first stage"}
-    found = [
-        f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {each['queries']} {each['split']} queries "
-        f"({each['difference']:+.3f}, 95 % interval {each['low']:+.3f} to {each['high']:+.3f})"
-        for each in gate.get("comparisons", [])
-        if each["worse"]
-    ]
+    found = [_lost_to(each, names) for each in gate.get("comparisons", []) if each["worse"]]
     if not found:
         return (
             "its figures on held-out queries or pairs are worse than chance allows; the page of the training shows them"
@@ -93,12 +110,25 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
     return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
 
 
+def _lost_to(each: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """A stored comparison that the student lost, in words."""
+    queries = counted(each["queries"], f"{each['split']} query", f"{each['split']} queries")
+    return (
+        f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {queries} "
+        f"({each['difference']:+.3f}, {_in_words(interval_of(each, each['difference']))})"
+    )
+
+
+def _in_words(own: Interval) -> str:
+    return f"no interval: {own.unknown}" if own.unknown else f"95 % interval {own.low:+.3f} to {own.high:+.3f}"
+
+
 def _best_of(facts: Mapping[str, Any]) -> str:
     """The figures of the best checkpoint that was not sure enough, where a training tells them."""
     if not facts.get("best_gain_stderr"):
         return ""
     return (
-        f" (on {facts['held_out_queries']} held-out queries the best one has {facts['best_gain']:+.3f} NDCG@10, standard error "
+        f" (on {counted(facts['held_out_queries'], 'held-out query', 'held-out queries')} the best one has {facts['best_gain']:+.3f} NDCG@10, standard error "
         f"{facts['best_gain_stderr']:.3f})"
     )
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from labeling.records import FloatArray, IntArray
+from labeling.stored_texts import counted
 from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, PairedTest, bootstrap_interval, paired_test
 
@@ -169,12 +170,14 @@ def _given_ranks(scores: FloatArray) -> IntArray:
 
 def _checked(queries: Sequence[EvaluationQuery], scores: Sequence[FloatArray]) -> Iterator[FloatArray]:
     if len(scores) != len(queries):
-        raise BadOrder(f"{len(scores)} lists of scores for {len(queries)} queries; expected one per query")
+        raise BadOrder(
+            f"{counted(len(scores), 'list')} of scores for {counted(len(queries), 'query', 'queries')}; expected one per query"
+        )
     for query, own in zip(queries, scores, strict=True):
         values = np.asarray(own, dtype=np.float64)
         if values.shape != query.candidate_ids.shape or np.isinf(values).any():
             raise BadOrder(
-                f"query {query.id}: scores of shape {values.shape} for {len(query.candidate_ids)} documents; "
+                f"query {query.id}: scores of shape {values.shape} for {counted(len(query.candidate_ids), 'document')}; "
                 "expected one finite number per document, or NaN for none"
             )
         yield values

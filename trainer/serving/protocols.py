@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from labeling.importing.strict_json import BadJson, parse_repaired, printable
+from labeling.stored_texts import counted
 from trainer.serving.addresses import EMBED, HEALTH, INFO, METHODS, allows, normal
 from trainer.serving.loading import Ranked
 
@@ -257,7 +258,9 @@ def warnings_of_truncation(texts: int, *, cut: int, query_cut: bool) -> tuple[st
     """Warnings about truncated texts, `cut` of `texts`, and about the query."""
     verbs = ("exceeds", "was") if cut == 1 else ("exceed", "were")
     found = (
-        [f"{cut:,} of {texts:,} texts {verbs[0]} the model's maximum length and {verbs[1]} truncated"] if cut else []
+        [f"{cut:,} of {counted(texts, 'text')} {verbs[0]} the model's maximum length and {verbs[1]} truncated"]
+        if cut
+        else []
     )
     if query_cut:
         found.append("the query exceeds half of the model's maximum length and was truncated")

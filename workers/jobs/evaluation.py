@@ -16,7 +16,7 @@ from django.db import Error, IntegrityError, InterfaceError, OperationalError, t
 from labeling import audit
 from labeling.models import Project
 from labeling.records import FloatArray
-from labeling.stored_texts import stored_text
+from labeling.stored_texts import counted, stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.splits import fingerprint
 from trainer.bases import MINILM
@@ -39,7 +39,7 @@ STAGE = stored_text("evaluate")
 AT_QUERY = stored_text("%(name)s: query %(done)s of %(total)s")
 LOADING = stored_text("%(name)s: loading")
 EQUAL = (
-    "{name} gave all documents of {n} queries the same score, so ties by id order them; check its prompt (query_template, "
+    "{name} gave all documents of {queries} the same score, so ties by id order them; check its prompt (query_template, "
     "document_template), that its texts arrive, and that its scores are not rounded"
 )
 GIVEN_UP = (
@@ -113,7 +113,7 @@ def _evaluate(claim: JobClaim) -> str:
         report_progress(claim, done, len(chosen))
         try:
             number = _evaluate_one(claim, reranker, snapshot, split, queries)
-            equal += [EQUAL.format(name=reranker.name, n=number)] if number else []
+            equal += [EQUAL.format(name=reranker.name, queries=counted(number, "query", "queries"))] if number else []
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:  # a model or an endpoint of anybody's; the others are measured all the same
@@ -122,7 +122,9 @@ def _evaluate(claim: JobClaim) -> str:
     report_progress(claim, len(chosen), len(chosen))
     if problems and len(problems) == len(chosen):
         raise NoneEvaluated("; ".join(problems))
-    said = f"{len(chosen) - len(problems)} rerankers on {len(queries)} queries of {split}"
+    said = (
+        f"{counted(len(chosen) - len(problems), 'reranker')} on {counted(len(queries), 'query', 'queries')} of {split}"
+    )
     said += _proofs_stored(project, snapshot, split)
     said += "".join(f"; warning: {each}" for each in equal)
     return said + (f"; not evaluated: {'; '.join(problems)}" if problems else "")

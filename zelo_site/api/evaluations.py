@@ -59,11 +59,14 @@ class EntryOut(Schema):
 
 
 class IntervalOut(Schema):
+    """`low` and `high` are null if one query, or queries without a spread, give no interval; `no_interval` is the reason."""
+
     estimate: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     level: float
     count: int
+    no_interval: str | None = None
 
 
 class DifferenceOut(IntervalOut):
@@ -215,15 +218,15 @@ def get_leaderboard(
             "name": row.name,
             "kind": row.kind,
             "release": row.evaluation.reranker.release,
-            "metrics": {metric: asdict(own) for metric, own in row.metrics.items()},
+            "metrics": {metric: own.shown() for metric, own in row.metrics.items()},
             "domains": {
-                domain: {metric: asdict(own) for metric, own in metrics.items()}
+                domain: {metric: own.shown() for metric, own in metrics.items()}
                 for domain, metrics in row.domains.items()
             },
             "queries": row.queries,
             "matched": row.matched,
             "against": {
-                kind: asdict(own.test.difference)
+                kind: own.test.difference.shown()
                 | {"name": own.name, "p_value": own.test.p_value, "verdict": own.verdict}
                 for kind, own in {**row.against, "chosen": row.to_chosen}.items()
                 if own is not None

@@ -14,6 +14,7 @@ from pydantic import Field
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from labeling.plugins import UnknownPlugin
 from scoring.models import Snapshot
+from trainer.evaluation.gate import shown_gate
 from trainer.models import TrainingRun
 from workers.jobs.training import (
     TrainingRefused,
@@ -76,7 +77,7 @@ def training_out(run: TrainingRun) -> dict[str, Any]:
         "seed": run.seed,
         "state": run.state,
         "error": run.error,
-        "gate": run.gate,
+        "gate": shown_gate(run.gate),
         "progress": run.progress,
         "reranker_ids": [reranker.pk for reranker in run.rerankers.all()],
         "created_at": run.created_at.isoformat(),

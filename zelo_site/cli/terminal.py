@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
+from scoring.numerics.measures.resampling import Interval
+
 BAR_WIDTH = 28
 
 
@@ -48,6 +50,11 @@ class ProgressBar:
             self.stream.write("\r\x1b[2K" + line)
             self.stream.flush()
         self._last = line
+
+
+def span(own: Interval, form: str) -> str:
+    """Return an interval in a number format such as ".3f", or why there is none."""
+    return f"no interval: {own.unknown}" if own.unknown else f"{own.low:{form}} – {own.high:{form}}"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,7 +11,7 @@ from scoring.rating import stale_query_ids
 from workers.endpoints.limiter import endpoint_states
 from workers.models import EndpointState, JudgeTrouble, Run
 from workers.runs.progress import RunProgress, run_progress
-from zelo_site.cli.terminal import ProgressBar, duration, table
+from zelo_site.cli.terminal import ProgressBar, duration, span, table
 
 LOCAL_JUDGES = ("bm25", "query-likelihood", "embedding")
 POLL_S = 0.5
@@ -68,7 +68,7 @@ def quality_table(project: Project) -> str:
 
 def _row(quality: Quality) -> list[str]:
     value = quality.ndcg
-    return [quality.order, f"{value.estimate:.3f}", f"{value.low:.3f} – {value.high:.3f}", f"{quality.queries:,}"]
+    return [quality.order, f"{value.estimate:.3f}", span(value, ".3f"), f"{quality.queries:,}"]
 
 
 class _Trouble:

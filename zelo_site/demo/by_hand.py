@@ -18,6 +18,7 @@ from scoring.quality import GradedQuery, graded_queries
 from trainer.evaluation.leaderboard import snapshot_queries, stored_scores
 from trainer.models import Evaluation
 from trainer.serving.registry import TRAINED
+from zelo_site.cli.terminal import span
 from zelo_site.demo.comparison import Order, comparison_orders
 from zelo_site.demo.sample.questions import sample_questions
 from zelo_site.demo.student import SPLIT, STUDENT, NoStudent, frozen
@@ -123,4 +124,4 @@ def _difference(one: Sequence[float], other: Sequence[float]) -> str:
 
 
 def _interval(found: Interval, digits: str) -> str:
-    return f"{found.estimate:{digits}} ({found.low:{digits}} to {found.high:{digits}})"
+    return f"{found.estimate:{digits}} ({span(found, digits)})"

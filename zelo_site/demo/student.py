@@ -23,7 +23,7 @@ from trainer.serving.registry import TRAINED
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.training import TrainingRefused, resume_training, start_training
 from workers.models import Job
-from zelo_site.cli.terminal import ProgressBar, duration, table
+from zelo_site.cli.terminal import ProgressBar, duration, span, table
 from zelo_site.demo.announcing import StoryRow, add_to_story
 from zelo_site.demo.steps import SPLIT_BY, Teller, panel_judges
 
@@ -180,7 +180,7 @@ def _row(row: Row) -> list[str]:
     own, bm25 = row.metrics["ndcg@10"], row.against.get("bm25")
     change = f"{bm25.test.difference.estimate:+.3f} ({bm25.verdict})" if bm25 else ""
     name = STUDENT if row.kind == TRAINED else row.name
-    return [name, f"{own.estimate:.3f}", f"{own.low:.3f} – {own.high:.3f}", change]
+    return [name, f"{own.estimate:.3f}", span(own, ".3f"), change]
 
 
 def held_back(project: Project) -> TrainingRun | None:

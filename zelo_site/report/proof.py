@@ -20,7 +20,7 @@ from trainer.evaluation.system_orders import SystemOrders, all_system_orders
 from zelo_site.pages.rerankers.orders import OrdersLine, orders_lines
 from zelo_site.pages.rerankers.proof import shown_name
 from zelo_site.report.document import Block, Column, Line, Section, Table, Text, bars, numbers, words
-from zelo_site.templatetags.figures import count, decimals, signed
+from zelo_site.templatetags.figures import count, decimals, no_interval, signed, span
 
 RESAMPLES = 10_000
 MOVED_SHOWN = 5
@@ -177,8 +177,10 @@ def _with_models(line: OrdersLine) -> str:
 
 def _agreement(found: SystemOrders, line: OrdersLine) -> tuple[str, ...]:
     return (
-        interval(found.agreement.kendall, 2),
-        interval(found.agreement.pearson, 2),
+        *(
+            f"{decimals(own.estimate)} ({decimals(own.low)} – {decimals(own.high)})"
+            for own in (found.agreement.kendall, found.agreement.pearson)
+        ),
         count(len(found.systems)),
         count(found.queries),
         line.documents,
@@ -257,7 +259,8 @@ def _changes(title: str, changes: Sequence[Change], note: str) -> Table:
 def change_cells(test: PairedTest) -> tuple[str, str, str]:
     """Return difference, interval and p of a paired test."""
     own = test.difference
-    return signed(own.estimate, 3), f"{signed(own.low, 3)} – {signed(own.high, 3)}", p_text(test.p_value)
+    span = no_interval(own) or f"{signed(own.low, 3)} – {signed(own.high, 3)}"
+    return signed(own.estimate, 3), span, p_text(test.p_value)
 
 
 def p_text(p: float) -> str:
@@ -266,8 +269,8 @@ def p_text(p: float) -> str:
 
 
 def interval(own: Interval, places: int = 3) -> str:
-    """Return a mean with its interval."""
-    return f"{decimals(own.estimate, places)} ({decimals(own.low, places)} – {decimals(own.high, places)})"
+    """Return a mean with its interval, or why it has none."""
+    return f"{decimals(own.estimate, places)} ({span(own, places)})"
 
 
 def _span(own: Interval) -> tuple[float, float, float]:

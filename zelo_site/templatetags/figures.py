@@ -12,6 +12,7 @@ from django import template
 from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 
+from scoring.numerics.measures.resampling import Interval
 from zelo_site.pages.charts.geometry import Z95
 
 register = template.Library()
@@ -69,6 +70,25 @@ def signed(value: float | None, places: int = 2) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return localized(f"{value:+.{places}f}".replace("-", "−"))
+
+
+@register.filter
+def span(own: Interval, places: int = 2) -> str:
+    """Format an interval of a mean, or say why there is none."""
+    return no_interval(own) or f"{decimals(own.low, places)} – {decimals(own.high, places)}"
+
+
+@register.filter
+def signed_span(own: Interval, places: int = 2) -> str:
+    """Format an interval of a difference, or say why there is none."""
+    return no_interval(own) or f"{signed(own.low, places)} … {signed(own.high, places)}"
+
+
+def no_interval(own: Interval) -> str:
+    """Return the reason why a mean has no interval; empty if it has one."""
+    if own.unknown is None:
+        return ""
+    return _("no interval: one query") if own.unknown == "one query" else _("no interval: no spread between queries")
 
 
 @register.filter

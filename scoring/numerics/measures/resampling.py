@@ -7,7 +7,8 @@ depend on the order in which queries were imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +17,35 @@ from labeling.records import FloatArray
 from scoring.numerics.measures.metrics import MetricInput
 
 _CHUNK_VALUES = 2_000_000
+_LEAST_WIDTH = 1e-9
+
+NoInterval = Literal["one query", "no spread between queries"]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean with its percentile bootstrap interval; `count` values went in."""
+    """A mean with its percentile bootstrap interval; `count` values went in.
+
+    Resampling one value or equal values says nothing about others: `unknown` is then the reason, and low and high are the mean.
+    """
 
     estimate: float
     low: float
     high: float
     level: float
     count: int
+
+    @property
+    def unknown(self) -> NoInterval | None:
+        """The reason why there is no interval, None if there is one."""
+        if self.count == 1:
+            return "one query"
+        return "no spread between queries" if self.high - self.low < _LEAST_WIDTH else None
+
+    def shown(self) -> dict[str, Any]:
+        """The fields for readers: without an interval, low and high are None, and `no_interval` is the reason."""
+        found = asdict(self) | {"no_interval": self.unknown}
+        return found | ({"low": None, "high": None} if self.unknown else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +59,7 @@ class PairedTest:
 def bootstrap_interval(
     values: npt.ArrayLike, *, rng: np.random.Generator, level: float = 0.95, resamples: int = 10_000
 ) -> Interval:
-    """Percentile interval of the mean; degenerate (low = high) for a single value."""
+    """Percentile interval of the mean; low = high for one value or equal ones, see `Interval.unknown`."""
     data = np.sort(_values(values))
     means = _resampled_means(data, rng, resamples)
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tests.factories.lessons import make_data, write_rows
 from trainer.bases import MINILM, load_base
-from trainer.evaluation.gate import compared, held_back_reason, result_of
+from trainer.evaluation.gate import compared, held_back_reason, result_of, shown_gate
 from trainer.evaluation.rankers import Scorer
 from trainer.recommendation import recommended_trainer
 from trainer.training.process import plain
@@ -38,6 +38,19 @@ def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_pat
     (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
     assert base["worse"] and base["split"] == "dev" and base["queries"] == 12 and base["high"] < 0.0
     assert {"few_queries", "good_base"} <= set(found["reasons"])
+
+
+def test_a_comparison_without_an_interval_says_why(tmp_path: Path) -> None:
+    found = gate(tmp_path, dev=1, student=BAD, untrained=GOOD)
+    shown = shown_gate(found)
+    assert {(each["low"], each["high"], each["no_interval"]) for each in shown["comparisons"]} == {
+        (None, None, "one query")
+    }
+    sentence = held_back_reason({"held_back": True, "comparisons": [{**found["comparisons"][0], "worse": True}]})
+    assert "no interval: one query)" in sentence and " on 1 dev query (" in sentence
+    pairs = {"log_loss": 0.5, "low": 0.5, "high": 0.5, "queries": 3}
+    assert shown_gate({"pairs": pairs})["pairs"]["no_interval"] == "no spread between queries"
+    assert shown_gate({"pairs": None, "held_back": False}) == {"pairs": None, "held_back": False}
 
 
 def test_a_query_without_ranks_leaves_the_first_stage_in_the_comparison(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_both_grades_measure_the_same_orders_on_the_questions_that_both_have(pro
     assert rows["first stage"].by_hand == rows["untrained base (minilm)"].by_hand == pytest.approx((last, 1.0))
     said = by_hand.hand_report(list(rows.values()))
     assert "| the student less untrained base (minilm) | +" in said and "on 2 questions" in said
-    assert f"| the student | 1.000 (1.000 to 1.000) | {(1.0 + last) / 2:.3f} (" in said
+    assert f"| the student | 1.000 (no interval: no spread between queries) | {(1.0 + last) / 2:.3f} (" in said
 
 
 def test_the_command_writes_between_the_marks_and_says_what_is_missing(project: Project, tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 from django.db.models import F
@@ -23,9 +26,11 @@ from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import page
 from trainer.evaluation.entries import BASE, enter_baselines
 from trainer.evaluation.leaderboard import leaderboard
+from trainer.evaluation.metrics import METRICS, Measured, intervals
 from trainer.evaluation.snapshot_comparison import compare_snapshots
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs.evaluation import evaluate, order_evaluation
+from workers.models import Job
 from zelo_site.report.build import build_report
 from zelo_site.report.document import Report, Table
 from zelo_site.report.proof import baseline_of, paired_tests
@@ -73,6 +78,52 @@ def test_the_report_repeats_the_leaderboard_and_adjusts_over_its_rows(project: P
     smallest = min(test.p_value for _, test, __ in found)
     assert min(adjusted for *_, adjusted in found) == pytest.approx(min(1.0, smallest * len(found)))
     assert {column.label for column in domains.columns} == {"law", "code"}
+
+
+def test_a_mean_of_one_query_or_of_equal_values_has_no_interval(
+    client: Client, project: Project, snapshot: Snapshot
+) -> None:
+    """The stored values are set by hand: one query in one domain, equal values in the other."""
+    stored = list(Evaluation.objects.filter(snapshot=snapshot, reference="grades"))
+    for evaluation in stored:
+        values = evaluation.metrics["values"]
+        kept = [values["domains"].index("law"), *(row for row, each in enumerate(values["domains"]) if each == "code")]
+        assert len(kept) == 3, "one query of a domain, two of the other"
+        own = {name: [column[row] for row in kept] for name, column in values.items()}
+        base = 0.9 if evaluation.reranker.kind == "elo" else 0.5
+        measured = Measured(
+            tuple(own["query_ids"]), tuple(own["domains"]), {metric: np.full(3, base) for metric in METRICS}
+        )
+        evaluation.metrics |= {
+            "values": own | {metric: [base] * 3 for metric in METRICS},
+            "all": {name: asdict(each) for name, each in intervals(measured).items()},
+            "domains": {
+                each: {name: asdict(found) for name, found in intervals(measured.of_domain(each)).items()}
+                for each in ("law", "code")
+            },
+        }
+        evaluation.save()
+    text = as_markdown(build_report(project, snapshot=snapshot)).replace("\\", "")
+    assert "0.900 (no interval: no spread between queries)" in text
+    assert "0.900 (no interval: one query)" in text
+    assert "+0.400 | no interval: no spread between queries |" in text
+    address = reverse("proof", args=[project.slug])
+    html = client.get(address).content.decode()
+    assert "no interval: one query" in html and "no interval: no spread between queries" in html
+    german = client.get(address, headers={"Accept-Language": "de"}).content.decode()
+    assert "kein Intervall: eine Anfrage" in german
+    rows = client.get(f"/api/v1/projects/{project.slug}/leaderboard").json()["rows"]
+    for row in rows:
+        own = row["metrics"]["ndcg@10"]
+        assert (own["low"], own["high"], own["no_interval"]) == (None, None, "no spread between queries")
+        assert row["domains"]["law"]["mrr"]["no_interval"] == "one query"
+        assert all(each["low"] is None for each in row["against"].values())
+    finished = Job.objects.filter(stage="evaluate").first()
+    out = io.StringIO()
+    with patch("zelo_site.management.commands.evaluate._ordered", lambda *_, **__: finished):
+        call_command("evaluate", project.slug, stdout=out)
+    assert "0.900 [no interval: no spread between queries]" in out.getvalue()
+    assert "0.900 [no interval: one query] (1)" in out.getvalue()
 
 
 def test_files_need_nothing_else_and_name_every_origin(project: Project, snapshot: Snapshot) -> None:

@@ -22,6 +22,7 @@ import pydantic
 from labeling.access.redaction import redact
 from labeling.plugins import problem_of
 from labeling.records import FloatArray
+from labeling.stored_texts import counted
 from trainer.evaluation.external.prompts import DOCUMENT, QUERY, Template, check_templates, filled
 
 VARIABLE = "ZELO_RERANKERS"
@@ -151,7 +152,7 @@ class OutsideReranker:
             return self._in_parts(asked, shown)
         if len(documents) > end.documents_at_once:
             raise OutsideFailed(
-                f"{end.name} is listwise and takes {end.documents_at_once} documents, and a query has {len(documents)}; parts "
+                f"{end.name} is listwise and takes {counted(end.documents_at_once, 'document')}, and a query has {len(documents)}; parts "
                 "of a list have scores that cannot be compared. Raise most_documents, or evaluate fewer candidates"
             )
         return self._part(asked, shown)
@@ -268,11 +269,11 @@ class OutsideReranker:
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise OutsideFailed(
                 f"{self.endpoint.name} answered {self._clean(str(answer), 200)!r} ({self._clean(str(error), 100)}); expected one row with index and {key} "
-                f"for each of {count} documents; check `shape`"
+                f"for each of {counted(count, 'document')}; check `shape`"
             ) from None
         if not np.isfinite(scores).all():
             raise OutsideFailed(
-                f"{self.endpoint.name} scored {int(np.isfinite(scores).sum())} of {count} documents with a finite "
+                f"{self.endpoint.name} scored {int(np.isfinite(scores).sum())} of {counted(count, 'document')} with a finite "
                 "number; expected all of them"
             )
         return scores

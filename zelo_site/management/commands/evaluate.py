@@ -12,8 +12,10 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.importing.lines import RowError
 from labeling.models import Project
+from labeling.stored_texts import counted
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
+from scoring.numerics.measures.resampling import Interval
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
@@ -134,7 +136,9 @@ class Command(BaseCommand):
         return snapshot
 
     def _print(self, board: Leaderboard) -> None:
-        self.stdout.write(f"\nreference {board.reference}, {board.queries} queries of {board.split}")
+        self.stdout.write(
+            f"\nreference {board.reference}, {counted(board.queries, 'query', 'queries')} of {board.split}"
+        )
         if board.complete:
             self.stdout.write("queries that a reranker lacks count as 0")
         heads = ["reranker", *board.labels, f"{board.labels[0]} vs BM25", "queries", "documents"]
@@ -149,22 +153,25 @@ def _row(row: Row) -> list[str]:
     """Format the measures, the difference and what matched; a run's documents that are not candidates are added."""
     leading, *others = row.metrics.values()
     against, matched = row.against.get("bm25"), row.matched
-    gain = "" if against is None else (
-        f"{against.test.difference.estimate:+.3f} [{against.test.difference.low:+.3f}, "
-        f"{against.test.difference.high:+.3f}]"
-    )  # fmt: skip
+    gain = "" if against is None else _shown(against.test.difference, "+.3f")
     return [
         _named(row),
-        f"{leading.estimate:.3f} [{leading.low:.3f}, {leading.high:.3f}]",
+        _shown(leading),
         *(f"{each.estimate:.3f}" for each in others),
         gain,
         f"{matched.queries} of {matched.of_queries}" if matched else str(row.queries),
         f"{matched.documents} of {matched.of_documents}"
         + (f" + {matched.others} ({matched.others_graded} graded)" if matched.others else "")
-        + (f", all scores equal in {matched.equal} queries" if matched.equal else "")
+        + (f", all scores equal in {counted(matched.equal, 'query', 'queries')}" if matched.equal else "")
         if matched
         else "",
     ]
+
+
+def _shown(own: Interval, form: str = ".3f") -> str:
+    """Format a mean with its interval, or say why there is none."""
+    interval = f"{own.low:{form}}, {own.high:{form}}" if own.unknown is None else f"no interval: {own.unknown}"
+    return f"{own.estimate:{form}} [{interval}]"
 
 
 def _orders_row(found: SystemOrders) -> list[str]:
@@ -223,8 +230,5 @@ def _carry_out(job: Job) -> None:
 
 def _domain_row(row: Row) -> list[str]:
     """Format a figure; rows with fewer queries, such as a judge of one project, show their number."""
-    found = [
-        "-" if own is None else f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}] ({own.count})"
-        for own in row.by_domain
-    ]
+    found = ["-" if own is None else f"{_shown(own)} ({own.count})" for own in row.by_domain]
     return [_named(row), *found]

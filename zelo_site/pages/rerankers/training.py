@@ -20,6 +20,8 @@ from labeling.models import Project
 from labeling.plugins import Plugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
+from scoring.numerics.measures.resampling import Interval
+from trainer.evaluation.gate import interval_of
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import PAIRWISE_JUDGE
 from workers.jobs.training import (
@@ -85,6 +87,11 @@ class GateLine:
     split: str
     against: str
     values: dict[str, Any]
+
+    @property
+    def interval(self) -> Interval:
+        """Return the interval of the difference."""
+        return interval_of(self.values, self.values["difference"])
 
 
 def gate_lines(gate: dict[str, Any]) -> list[GateLine]:
@@ -255,7 +262,8 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
         "no_worker": goes_on and not any("training" in worker.queues.split(",") for worker in alive()),
         "rerankers": [each for each in rerankers if each in published and each.kind != PAIRWISE_JUDGE],
         "judges": [each for each in rerankers if each in published and each.kind == PAIRWISE_JUDGE],
-        "pairs": run.gate.get("pairs"),
+        "pairs": (pairs := run.gate.get("pairs")),
+        "pairs_interval": interval_of(pairs, pairs["log_loss"]) if pairs else None,
         "held_back": any(each.release == Reranker.Release.HELD_BACK for each in rerankers),
         "gate_lines": gate_lines(run.gate),
         "gate_advice": gate_advice(run.gate, trainer=run.trainer),

@@ -92,6 +92,19 @@ def test_sign_flip_p_value_is_exact_for_few_queries() -> None:
     assert result.p_value == pytest.approx(0.5, abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [([0.3], "one query"), ([0.7] * 5, "no spread between queries"), ([0.1 + 0.2, 0.3], "no spread between queries"),
+     ([0.3, 0.31], None), ([1.0] * 49 + [0.0], None)],
+)  # fmt: skip
+def test_one_value_or_equal_ones_have_no_interval(values: list[float], reason: str | None) -> None:
+    found = bootstrap_interval(values, rng=np.random.default_rng(0))
+    shown = found.shown()
+    assert (found.unknown, shown["no_interval"]) == (reason, reason)
+    assert (shown["low"], shown["high"]) == ((None, None) if reason else (found.low, found.high))
+    assert shown["estimate"] == pytest.approx(np.mean(values))
+
+
 def test_resampling_is_reproducible_from_its_seed() -> None:
     values = np.arange(10.0)
     assert bootstrap_interval(values, rng=np.random.default_rng(7)) == bootstrap_interval(
