@@ -8,10 +8,12 @@ written, `labeling.models.fields.MessageField` stores it, and `labeling.wording`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-_declared: dict[str, None] = {}
+_declared: dict[str, str] = {}  # each with its form for one, if it has one
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s")
 
 
 class StoredText(str):
@@ -19,6 +21,8 @@ class StoredText(str):
 
     msgid: str
     params: dict[str, Any]
+    # Of a declared sentence: the parameter that counts, and the sentence for one.
+    singular: tuple[str, str] | None = None
 
     def __new__(cls, msgid: str, params: Mapping[str, Any] | None = None) -> StoredText:
         text = super().__new__(cls, msgid % dict(params) if params else msgid)
@@ -26,8 +30,11 @@ class StoredText(str):
         return text
 
     def __mod__(self, params: Any) -> StoredText:
-        """Return the sentence with its `%(name)s` filled in."""
-        return StoredText(self.msgid, {name: plain(value) for name, value in params.items()})
+        """Return the sentence with its `%(name)s` filled in, the one for one where that many are counted."""
+        values = {name: plain(value) for name, value in params.items()}
+        if self.singular is not None and str(values.get(self.singular[0])) == "1":
+            return StoredText(self.singular[1], values)
+        return StoredText(self.msgid, values)
 
     def __getnewargs__(self) -> tuple[str, dict[str, Any]]:  # type: ignore[override]  # pickle calls __new__ with these
         return self.msgid, self.params
@@ -42,15 +49,27 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, int | float | bool | None) else str(value)
 
 
-def stored_text(sentence: str) -> StoredText:
-    """Declare a sentence with placeholders `%(name)s`, which `%` fills in."""
-    _declared[sentence] = None
-    return StoredText(sentence)
+def stored_text(sentence: str, *, one: str = "", of: str = "") -> StoredText:
+    """Declare a sentence with placeholders `%(name)s`, which `%` fills in.
+
+    `one` is the sentence where the placeholder `of`, by default its first, is 1.
+    """
+    found = StoredText(sentence)
+    _declared[sentence] = one or _declared.get(sentence, "")
+    if one:
+        _declared.setdefault(one, "")
+        found.singular = (of or _PLACEHOLDER.findall(one)[0], one)
+    return found
 
 
 def stored_texts() -> list[str]:
     """Return the msgids of all declared sentences."""
     return list(_declared)
+
+
+def form_for_one(sentence: str) -> str:
+    """Return the msgid of a declared sentence for a count of one; empty if it has none."""
+    return _declared[sentence]
 
 
 def counted(number: int, one: str, many: str = "") -> str:

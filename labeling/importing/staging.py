@@ -360,7 +360,7 @@ def _unknown_candidates(cursor: CursorWrapper, project: Mapping[str, Any], stage
     unknown = _count(cursor, _UNKNOWN_CANDIDATES, project)
     if unknown == staged.candidates:
         raise ImportFailed(
-            f"none of its {unknown} candidates has a query and a document in this project",
+            f"none of its candidates ({unknown}) has a query and a document in this project",
             file=file,
             remedy="import the queries and documents first, and check that the ids are the same",
         )
@@ -434,7 +434,7 @@ def _set_grades(cursor: CursorWrapper, project: Mapping[str, Any], staged: Stage
     cursor.execute(_FOREIGN_GRADES, project)
     if cursor.fetchone()[0]:
         raise ImportFailed(
-            f"none of its {staged.grades} grades belongs to a query of this project",
+            f"none of its grades ({staged.grades}) belongs to a query of this project",
             file=file,
             remedy="check that its query ids are those of the project, or import the grades before the queries",
         )

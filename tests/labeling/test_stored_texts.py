@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import pytest
 from django.db import connection
 from django.utils import translation
 
 from labeling.migrations._sentences import convert
-from labeling.stored_texts import StoredText, read_stored, stored_json, stored_text
+from labeling.stored_texts import StoredText, counted, form_for_one, read_stored, stored_json, stored_text, stored_texts
 from labeling.wording import translated, translated_name
 from tests.factories.rows import make_project, make_run
+from workers.jobs.refinement.job import DONE
 from workers.models import Run
+from workers.runs.advancing import PAIRS_SPENT
+from zelo_site.i18n.declared_texts import declared_texts
 
 SPENT = stored_text("the budget of %(n)s calls is spent")
+
+
+COUNTED = re.compile(
+    r"(?<!of )%\((\w+)\)s (?:[a-z-]+ ){0,2}(?:queries|pairs|rows|answers|calls|questions|candidates|steps|tokens|judges|documents|texts|checkpoints)\b"
+)
+# Counts that are never one: those of the paper's design, windows of answers, and sums that have a minimum.
+NEVER_ONE = (
+    "the panel's own design asks", "%(calls)s panel calls instead of", "the recipe is complete", "its accuracy on known pairs fell",
+    "it called all", "it answered all", "it preferred the document", "%(n)s answers to targets", "%(gold)s gold pairs",
+    "all %(n)s answers are", "%(failed)s of its first", "%(failed)s of its last", "%(n)s questions in a row", "its trial failed",
+    "the judge without examples answered none", "the taught judge answered none",
+)  # fmt: skip
 
 
 def column_of(run: Run) -> str:
@@ -84,3 +100,30 @@ def test_names_made_from_a_sentence_are_translated() -> None:
     with translation.override("de"):
         assert translated_name("judge BM25 judge", name) == "Juror BM25 judge"
         assert translated_name("Elo", name) == "Elo"
+
+
+def test_a_count_of_one_has_a_sentence_of_its_own() -> None:
+    for one in (1, "1"):
+        found = DONE % {"name": "s", "pairs": one, "disagreements": 0}
+        assert found == "student 's' refined with 1 pair, disagreements among them: 0"
+        assert read_stored(json.loads(json.dumps(stored_json(found)))) == found
+    assert (
+        DONE % {"name": "1", "pairs": 2, "disagreements": 1}
+        == "student '1' refined with 2 pairs, 1 of them disagreements"
+    )
+    assert PAIRS_SPENT % {"n": 0} == "the budget of 0 pairs is spent"
+    with translation.override("de"):
+        assert translated(PAIRS_SPENT % {"n": 1}) == "das Budget von 1 Paar ist verbraucht"
+    assert form_for_one(PAIRS_SPENT.msgid) == "the budget of %(n)s pair is spent"
+
+
+def test_numbers_have_the_noun_of_their_number() -> None:
+    assert [counted(n, "query", "queries") for n in (0, 1, 1200)] == ["0 queries", "1 query", "1,200 queries"]
+    assert (counted(1, "pair"), counted(2, "pair")) == ("1 pair", "2 pairs")
+
+
+def test_every_stored_sentence_that_counts_has_a_form_for_one() -> None:
+    declared = set(declared_texts()) & set(stored_texts())
+    counting = {text for text in declared if COUNTED.search(text) and not text.startswith(NEVER_ONE)}
+    assert len(counting) > 20, "the scan itself must find something"
+    assert {text for text in counting if not form_for_one(text)} == set()

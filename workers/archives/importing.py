@@ -30,7 +30,7 @@ from workers.models import Job
 STAGE = "archive"
 FOLDER = "uploads/archives"
 REPORT_S = 1.0
-IMPORTED = stored_text("%(rows)s rows imported from the archive")
+IMPORTED = stored_text("%(rows)s rows imported from the archive", one="%(rows)s row imported from the archive")
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times while importing the archive; see its log, then delete this project and import "
     "the archive again"

@@ -9,13 +9,14 @@ are enforced before each call: `workers.judging.queue.claim` asks here how many 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from django.db import connection
 from django.db.models import Exists, OuterRef
 
-from labeling.stored_texts import stored_text
+from labeling.stored_texts import StoredText, stored_text
 from workers.budgets.bounds import Bound
 from workers.budgets.operator_limits import (
     OperatorRules,
@@ -46,34 +47,39 @@ THE_BUDGET, THE_CAP = "the budget", "the project's cap"
 THE_ESTIMATE = "the estimate's bound"
 THE_DAY, THE_DAY_AT = "the operator's limit of a day", "the operator's limit of a day at an endpoint"
 THE_TOTAL, THE_TOTAL_AT = "the operator's limit", "the operator's limit at an endpoint"
+
+
+def _spent(sentence: str) -> StoredText:
+    """Declare a sentence about calls or tokens, with its form for one."""
+    return stored_text(sentence, one=re.sub(r"(?<=s )(call|token)s", r"\1", sentence))
+
+
 SPENT = {
-    (THE_BUDGET, "calls"): stored_text("the budget of %(n)s calls is spent"),
-    (THE_BUDGET, "tokens"): stored_text("the budget of %(n)s tokens is spent"),
+    (THE_BUDGET, "calls"): _spent("the budget of %(n)s calls is spent"),
+    (THE_BUDGET, "tokens"): _spent("the budget of %(n)s tokens is spent"),
     (THE_BUDGET, "cost_micros"): stored_text("the budget of $%(n)s is spent"),
-    (THE_ESTIMATE, "tokens"): stored_text(
+    (THE_ESTIMATE, "tokens"): _spent(
         "the estimate's upper bound of %(n)s tokens is reached; save the run's budget to continue beyond it"
     ),
     (THE_ESTIMATE, "cost_micros"): stored_text(
         "the estimate's upper bound of $%(n)s is reached; save the run's budget to continue beyond it"
     ),
-    (THE_CAP, "calls"): stored_text("the project's cap of %(n)s calls is spent"),
-    (THE_CAP, "tokens"): stored_text("the project's cap of %(n)s tokens is spent"),
+    (THE_CAP, "calls"): _spent("the project's cap of %(n)s calls is spent"),
+    (THE_CAP, "tokens"): _spent("the project's cap of %(n)s tokens is spent"),
     (THE_CAP, "cost_micros"): stored_text("the project's cap of $%(n)s is spent"),
-    (THE_DAY, "calls"): stored_text("the operator's limit of %(n)s calls a day is reached"),
-    (THE_DAY, "tokens"): stored_text("the operator's limit of %(n)s tokens a day is reached"),
+    (THE_DAY, "calls"): _spent("the operator's limit of %(n)s calls a day is reached"),
+    (THE_DAY, "tokens"): _spent("the operator's limit of %(n)s tokens a day is reached"),
     (THE_DAY, "cost_micros"): stored_text("the operator's limit of $%(n)s a day is reached"),
-    (THE_DAY_AT, "calls"): stored_text("the operator's limit of %(n)s calls a day at endpoint %(endpoint)s is reached"),
-    (THE_DAY_AT, "tokens"): stored_text(
-        "the operator's limit of %(n)s tokens a day at endpoint %(endpoint)s is reached"
-    ),
+    (THE_DAY_AT, "calls"): _spent("the operator's limit of %(n)s calls a day at endpoint %(endpoint)s is reached"),
+    (THE_DAY_AT, "tokens"): _spent("the operator's limit of %(n)s tokens a day at endpoint %(endpoint)s is reached"),
     (THE_DAY_AT, "cost_micros"): stored_text(
         "the operator's limit of $%(n)s a day at endpoint %(endpoint)s is reached"
     ),
-    (THE_TOTAL, "calls"): stored_text("the operator's limit of %(n)s calls is reached"),
-    (THE_TOTAL, "tokens"): stored_text("the operator's limit of %(n)s tokens is reached"),
+    (THE_TOTAL, "calls"): _spent("the operator's limit of %(n)s calls is reached"),
+    (THE_TOTAL, "tokens"): _spent("the operator's limit of %(n)s tokens is reached"),
     (THE_TOTAL, "cost_micros"): stored_text("the operator's limit of $%(n)s is reached"),
-    (THE_TOTAL_AT, "calls"): stored_text("the operator's limit of %(n)s calls at endpoint %(endpoint)s is reached"),
-    (THE_TOTAL_AT, "tokens"): stored_text("the operator's limit of %(n)s tokens at endpoint %(endpoint)s is reached"),
+    (THE_TOTAL_AT, "calls"): _spent("the operator's limit of %(n)s calls at endpoint %(endpoint)s is reached"),
+    (THE_TOTAL_AT, "tokens"): _spent("the operator's limit of %(n)s tokens at endpoint %(endpoint)s is reached"),
     (THE_TOTAL_AT, "cost_micros"): stored_text("the operator's limit of $%(n)s at endpoint %(endpoint)s is reached"),
 }
 NOT_ALLOWED = stored_text("the operator has not allowed this project to use endpoint %(endpoint)s")

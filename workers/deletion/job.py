@@ -58,7 +58,7 @@ STAGE = "deletion"
 REPORT_S = 0.5
 PROJECT = "project"
 WAITS = stored_text("waits until its batches at the provider are cancelled: %(batches)s left")
-DELETED = stored_text("%(name)s deleted: %(rows)s rows")
+DELETED = stored_text("%(name)s deleted: %(rows)s rows", one="%(name)s deleted: %(rows)s row", of="rows")
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times while deleting; see its log, then delete again: it continues"
 FIGURES = ("calls", "input_tokens", "output_tokens", "cost_micros")
 

@@ -30,13 +30,17 @@ GIVEN_UP = (
 
 # The message of a finished job: by whether candidates were ranked, and whether queries are left without any.
 REPORTS = {
-    (False, False): stored_text("%(added)s candidates retrieved"),
-    (True, False): stored_text("%(added)s candidates retrieved, %(ranked)s ranked"),
+    (False, False): stored_text("%(added)s candidates retrieved", one="%(added)s candidate retrieved"),
+    (True, False): stored_text(
+        "%(added)s candidates retrieved, %(ranked)s ranked", one="%(added)s candidate retrieved, %(ranked)s ranked"
+    ),
     (False, True): stored_text(
-        "%(added)s candidates retrieved; %(left)s queries found none in the project's documents"
+        "%(added)s candidates retrieved; queries that found none in the project's documents: %(left)s",
+        one="%(added)s candidate retrieved; queries that found none in the project's documents: %(left)s",
     ),
     (True, True): stored_text(
-        "%(added)s candidates retrieved, %(ranked)s ranked; %(left)s queries found none in the project's documents"
+        "%(added)s candidates retrieved, %(ranked)s ranked; queries that found none in the project's documents: %(left)s",
+        one="%(added)s candidate retrieved, %(ranked)s ranked; queries that found none in the project's documents: %(left)s",
     ),
 }
 

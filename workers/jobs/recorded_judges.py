@@ -89,7 +89,7 @@ def _nothing_known(filename: str, answers: Sequence[RecordedAnswer]) -> str:
         return f"{filename} holds no answers; expected one answer a line"
     first = answers[0]
     return (
-        f"{filename}: none of its {len(answers):,} answers names a query and two documents of this project with the texts that were "
+        f"{filename}: none of its answers ({len(answers):,}) names a query and two documents of this project with the texts that were "
         f"judged (the first: query {first.query[:80]!r}, documents {first.first[:80]!r} and {first.second[:80]!r}); expected the "
         "ids that were imported"
     )

@@ -13,22 +13,35 @@ from labeling.stored_texts import StoredText, stored_json, stored_text
 MOST_POINTS = 200
 MOST_NOTES = 20
 LONGEST_NOTE = 500
-CUT = stored_text("%(cut)s of %(rows)s rows are longer than the model reads and were cut")
+CUT = stored_text(
+    "%(cut)s of %(rows)s rows are longer than the model reads and were cut",
+    one="%(cut)s of %(rows)s rows is longer than the model reads and was cut",
+)
 WENT_ON = stored_text("resumed from the checkpoint of step %(step)s")
-SMALLER = stored_text("out of memory: continues with %(rows)s rows at once and %(batches)s batches a step")
-WARM_START = stored_text("first %(steps)s steps on the base's own order")
+SMALLER = stored_text("out of memory: continues with rows at once: %(rows)s, batches a step: %(batches)s")
+WARM_START = stored_text(
+    "first %(steps)s steps on the base's own order", one="first %(steps)s step on the base's own order"
+)
 FOLD = stored_text("cross-validation with %(folds)s folds chooses the checkpoint and the adapter's scale")
-LEFT_OUT = stored_text("%(queries)s training queries have no preference (one Elo, or one candidate) and were left out")
+LEFT_OUT = stored_text(
+    "%(queries)s training queries have no preference (one Elo, or one candidate) and were left out",
+    one="%(queries)s training query has no preference (one Elo, or one candidate) and was left out",
+)
 CHOSEN = stored_text(
     "%(queries)s held-out queries chose step %(step)s at scale %(scale)s: NDCG@10 %(gain)s against the base (standard error "
-    "%(stderr)s)"
+    "%(stderr)s)",
+    one="%(queries)s held-out query chose step %(step)s at scale %(scale)s: NDCG@10 %(gain)s against the base (standard error "
+    "%(stderr)s)",
 )
 BASE_CHOSEN = stored_text(
     "on %(queries)s held-out queries the best checkpoint has NDCG@10 %(gain)s against the base (standard error %(stderr)s), not more than "
-    "chance may give"
+    "chance may give",
+    one="on %(queries)s held-out query the best checkpoint has NDCG@10 %(gain)s against the base (standard error %(stderr)s), not more "
+    "than chance may give",
 )
 TOO_FEW_TO_CHOOSE = stored_text(
-    "%(queries)s held-out queries are too few to choose a checkpoint, so the base is kept; judge more queries"
+    "%(queries)s held-out queries are too few to choose a checkpoint, so the base is kept; judge more queries",
+    one="%(queries)s held-out query is too few to choose a checkpoint, so the base is kept; judge more queries",
 )
 HELD_OUT_PAIRS = stored_text("judges held-out pairs and compares the answers with the panel's preference")
 GATE = stored_text("compares the student with its untrained base and the first stage")

@@ -52,7 +52,7 @@ ENOUGH_FAILED = 3
 SHOWN_CHARACTERS = 20_000
 
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times during the trial; see its log, then test the judge again"
-DONE = stored_text("the judge was asked %(n)s questions")
+DONE = stored_text("the judge was asked %(n)s questions", one="the judge was asked %(n)s question")
 
 
 class TrialRefused(ValueError):

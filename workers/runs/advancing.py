@@ -43,8 +43,8 @@ LONGEST_SLICE_S = 30.0  # more than that, while the judges have nothing to do
 STATISTICS_AFTER = (1, 8, 64, 512)
 LONGEST_REASON = 2000
 
-ASKED_IN_ROUND = stored_text("%(added)s questions in round %(round)s")
-PAIRS_SPENT = stored_text("the budget of %(n)s pairs is spent")
+ASKED_IN_ROUND = stored_text("%(added)s questions in round %(round)s", one="%(added)s question in round %(round)s")
+PAIRS_SPENT = stored_text("the budget of %(n)s pairs is spent", one="the budget of %(n)s pair is spent")
 DESIGN_COMPLETE = stored_text("the design is complete")
 
 

@@ -23,7 +23,10 @@ Method = Literal["platt", "isotonic"]
 FOLDS = 5
 MINIMUM_ANSWERS = 20
 
-FEW = stored_text("%(n)s answers are too few; grade more candidates until there are at least %(least)s")
+FEW = stored_text(
+    "%(n)s answers are too few; grade more candidates until there are at least %(least)s",
+    one="%(n)s answer is too few; grade more candidates until there are at least %(least)s",
+)
 ALIKE = stored_text("all %(n)s answers are %(value)s; grade both relevant and irrelevant candidates")
 
 

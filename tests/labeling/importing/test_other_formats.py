@@ -336,7 +336,7 @@ def test_a_corpus_comes_without_an_invented_query_and_a_run_gives_candidates(pro
 
 
 def test_a_run_without_known_texts_is_refused(project: Project) -> None:
-    with pytest.raises(ImportFailed, match="none of its 1 candidates has a query and a document"):
+    with pytest.raises(ImportFailed, match=r"none of its candidates \(1\) has a query and a document"):
         load(project, "q1 Q0 d1 1 1.0 x\n")
 
 

@@ -133,11 +133,11 @@ def test_owners_see_the_limit_that_keeps_their_run_waiting() -> None:
     run = run_at(project)
     set_limit(calls=1)
     queue.claim(annotator_id=run.judges.get().pk, worker="w@host:1", limit=9)
-    assert Api(owner).get(f"/runs/{run.pk}").json()["reason"] == "the operator's limit of 1 calls a day is reached"
+    assert Api(owner).get(f"/runs/{run.pk}").json()["reason"] == "the operator's limit of 1 call a day is reached"
     api = Api(owner)
     client = api.client
     client.force_login(owner)
-    assert "limit of 1 calls a day is reached" in client.get(f"/p/{project.slug}/live/").content.decode()
+    assert "limit of 1 call a day is reached" in client.get(f"/p/{project.slug}/live/").content.decode()
 
 
 def test_the_estimate_names_the_limits_that_a_run_would_reach() -> None:

@@ -52,7 +52,7 @@ def test_a_job_retrieves_what_is_missing_and_says_so(project: Project) -> None:
     fill(job.pk, worker="here")
     job.refresh_from_db()
     assert (job.state, job.done, job.total, job.error) == (Job.State.FINISHED, 2, 2, "")
-    assert job.message == "2 candidates retrieved; 1 queries found none in the project's documents"
+    assert job.message == "2 candidates retrieved; queries that found none in the project's documents: 1"
     assert Candidate.objects.filter(query__external_id="q1", first_stage_rank=1).get().document.external_id == "d0"
 
 

@@ -169,7 +169,7 @@ def test_a_small_project_says_which_stages_are_left_out_and_failures_resume_wher
     told = {stage.name: str(stage.reason) for stage in view_of(recipe).stages if stage.state == "left_out"}
     assert set(told) == {"panel", "distillation", "refinement"}
     assert told["panel"].startswith("10 queries; a distilled student needs 50, so the panel judges the whole design")
-    assert told["refinement"].startswith("1 dev queries choose the student; a refinement needs 5")
+    assert told["refinement"].startswith("1 dev query chooses the student; a refinement needs 5")
     assert cooked(recipe) == "design"
     run = Run.objects.get()
     assert (run.sampler, run.allocation) == ("adaptive", "rotate")
@@ -245,6 +245,6 @@ def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:
     plan = planned(project, judges)
     told = {stage.name: str(stage.reason) for stage in plan.stages if stage.reason}
     assert told["calibration"].startswith("there is one query") and told["proof"] == "there is no student"
-    assert told["student"] == "1 queries; a student needs 10, import more"
-    with pytest.raises(RecipeRefused, match="nothing can be distilled: 1 queries; a distilled student needs 3"):
+    assert told["student"] == "1 query; a student needs 10, import more"
+    with pytest.raises(RecipeRefused, match="nothing can be distilled: 1 query; a distilled student needs 3"):
         planned(project, judges, RecipeOptions(distill="always"))

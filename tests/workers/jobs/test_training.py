@@ -275,7 +275,7 @@ def test_curves_stay_short_and_go_back_where_a_training_does() -> None:
     progress.take({"kind": "unheard of"})
     assert [read_stored(note) for note in progress.shown()["notes"]] == [
         "resumed from the checkpoint of step 500",
-        "out of memory: continues with 8 rows at once and 2 batches a step",
+        "out of memory: continues with rows at once: 8, batches a step: 2",
     ]
 
 

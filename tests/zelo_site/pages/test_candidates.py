@@ -52,7 +52,7 @@ def test_the_button_orders_once_and_the_page_follows_to_the_end(client: Client, 
     assert "python manage.py worker judging" in client.get(address, headers={"HX-Request": "true"}).content.decode()
     Job.objects.filter(pk=job.pk).update(payload={"retriever": "bm25", "options": {}, "k": 5})
     fill(job.pk)
-    assert "1 candidates retrieved" in client.get(address, headers={"HX-Request": "true"}).content.decode()
+    assert "1 candidate retrieved" in client.get(address, headers={"HX-Request": "true"}).content.decode()
     assert not any("find-candidates" in html or 'id="filling"' in html for html in pages(client, bare))
 
 

@@ -30,15 +30,22 @@ FEWEST_TO_TRAIN = 10
 
 BY_CHOICE = stored_text("the options leave it out")
 FEW_TO_DISTIL = stored_text(
-    "%(queries)s queries; a distilled student needs %(least)s, so the panel judges the whole design"
+    "%(queries)s queries; a distilled student needs %(least)s, so the panel judges the whole design",
+    one="%(queries)s query; a distilled student needs %(least)s, so the panel judges the whole design",
 )
 NOTHING_SAVED = stored_text(
     "the panel's own design asks %(own)s pairs, a distilled run %(distilled)s, so the panel judges the whole design"
 )
 NO_PAIRWISE_BASE = stored_text("base '%(base)s' cannot be loaded (%(error)s), so the panel judges the whole design")
 ONE_QUERY = stored_text("there is one query, so there is nothing to compare across queries")
-FEW_TO_TRAIN = stored_text("%(queries)s queries; a student needs %(least)s, import more")
-FEW_DEV = stored_text("%(queries)s dev queries choose the student; a refinement needs %(least)s, import more queries")
+FEW_TO_TRAIN = stored_text(
+    "%(queries)s queries; a student needs %(least)s, import more",
+    one="%(queries)s query; a student needs %(least)s, import more",
+)
+FEW_DEV = stored_text(
+    "%(queries)s dev queries choose the student; a refinement needs %(least)s, import more queries",
+    one="%(queries)s dev query chooses the student; a refinement needs %(least)s, import more queries",
+)
 NO_STUDENT = stored_text("there is no student")
 
 

@@ -56,7 +56,7 @@ REFUSALS = (
 )  # fmt: skip
 BROKEN = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
 
-RUN_ENDED = stored_text("run %(run)s: %(pairs)s pairs")
+RUN_ENDED = stored_text("run %(run)s: %(pairs)s pairs", one="run %(run)s: %(pairs)s pair", of="pairs")
 DISTILLED = stored_text("training %(training)s: the student judges like the panel")
 NOT_DISTILLED = stored_text(
     "training %(training)s is held back: no student judges better than chance and its base, so the panel continues alone"

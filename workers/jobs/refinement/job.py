@@ -50,12 +50,18 @@ AT_STAGE = {
     TRAIN: stored_text("the student trains on"),
     PROVE: stored_text("both students are measured"),
 }
-DONE = stored_text("student '%(name)s' refined with %(pairs)s pairs, %(disagreements)s of them disagreements")
+DONE = stored_text(
+    "student '%(name)s' refined with %(pairs)s pairs, %(disagreements)s of them disagreements",
+    one="student '%(name)s' refined with %(pairs)s pair, disagreements among them: %(disagreements)s",
+    of="pairs",
+)
 KEPT = stored_text(
-    "%(pairs)s pairs judged; on dev queries no checkpoint ranks better than the student, so the student is kept"
+    "%(pairs)s pairs judged; on dev queries no checkpoint ranks better than the student, so the student is kept",
+    one="%(pairs)s pair judged; on dev queries no checkpoint ranks better than the student, so the student is kept",
 )
 HELD_BACK = stored_text(
-    "%(pairs)s pairs judged; the gate held student '%(name)s' back, so the previous student is kept"
+    "%(pairs)s pairs judged; the gate held student '%(name)s' back, so the previous student is kept",
+    one="%(pairs)s pair judged; the gate held student '%(name)s' back, so the previous student is kept",
 )
 NOTHING_MINED = stored_text("every pair of the training queries has been judged, so there is nothing to ask")
 UNFINISHED = (Job.State.OPEN, Job.State.LEASED)

@@ -61,7 +61,9 @@ ENOUGH_FAILED = 5
 LONGEST_MESSAGE = 500
 
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times during the teaching; see its log, then teach the judge again"
-DONE = stored_text("both judges were asked %(n)s held-out questions")
+DONE = stored_text(
+    "both judges were asked %(n)s held-out questions", one="both judges were asked %(n)s held-out question"
+)
 
 Report = Callable[[int, int], None]
 

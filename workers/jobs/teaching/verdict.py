@@ -33,7 +33,8 @@ UNANSWERED = stored_text(
     "the taught judge left %(taught)s of %(n)s questions unanswered, the judge without examples %(old)s: %(message)s"
 )
 FEW_QUERIES = stored_text(
-    "both judges answered pairs of %(queries)s held-out queries only, expected %(least)s or more; %(message)s"
+    "both judges answered pairs of %(queries)s held-out queries only, expected %(least)s or more; %(message)s",
+    one="both judges answered pairs of %(queries)s held-out query only, expected %(least)s or more; %(message)s",
 )
 
 

@@ -41,7 +41,10 @@ class Preset:
 QUICK = stored_text("Quick look")
 PAPER = stored_text("Paper")
 CHEAPEST = stored_text("Cheapest for the top ten")
-QUICK_PURPOSE = stored_text("%(queries)s queries, two pairs a candidate, one judge a pair: a first impression")
+QUICK_PURPOSE = stored_text(
+    "%(queries)s queries, two pairs a candidate, one judge a pair: a first impression",
+    one="%(queries)s query, two pairs a candidate, one judge a pair: a first impression",
+)
 PAPER_PURPOSE = stored_text("four pairs a candidate in even cycles, three judges on every pair")
 CHEAPEST_PURPOSE = stored_text(
     "one judge a pair, chosen round by round; a query stops when %(recall)s of its top ten is expected to be found"

@@ -103,7 +103,7 @@ def _ndcg(project: Project) -> Chart:
         y_label="NDCG@10",
         series=(Series("Elo", tuple(Point(each[1] if is_money else each[0], *each[2:]) for each in points)),),
         columns=(_("judgments"), _("dollars"), "NDCG@10", _("low"), _("high")),
-        rows=tuple(tuple(each) for each in points),
+        rows=tuple((*each[:3], *(("", "") if each[3] == each[4] else each[3:])) for each in points),
         write_x=_dollars if is_money else count,
         write_y=decimals,
         mark=Mark(paper, _("the paper’s design")) if points else None,
