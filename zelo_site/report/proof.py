@@ -270,7 +270,7 @@ def p_text(p: float) -> str:
 
 def interval(own: Interval, places: int = 3) -> str:
     """Return a mean with its interval, or why it has none."""
-    return f"{decimals(own.estimate, places)} ({span(own, places)})"
+    return f"{decimals(own.estimate, places)} ({no_interval(own) or span(own, places)})"
 
 
 def _span(own: Interval) -> tuple[float, float, float]:

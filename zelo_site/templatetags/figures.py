@@ -74,14 +74,20 @@ def signed(value: float | None, places: int = 2) -> str:
 
 @register.filter
 def span(own: Interval, places: int = 2) -> str:
-    """Format an interval of a mean, or say why there is none."""
-    return no_interval(own) or f"{decimals(own.low, places)} – {decimals(own.high, places)}"
+    """Format an interval of a mean, or say briefly why there is none."""
+    return _brief(own) or f"{decimals(own.low, places)} – {decimals(own.high, places)}"
 
 
 @register.filter
 def signed_span(own: Interval, places: int = 2) -> str:
-    """Format an interval of a difference, or say why there is none."""
-    return no_interval(own) or f"{signed(own.low, places)} … {signed(own.high, places)}"
+    """Format an interval of a difference, or say briefly why there is none."""
+    return _brief(own) or f"{signed(own.low, places)} … {signed(own.high, places)}"
+
+
+def _brief(own: Interval) -> str:
+    if own.unknown is None:
+        return ""
+    return _("one query") if own.unknown == "one query" else _("no spread")
 
 
 def no_interval(own: Interval) -> str:

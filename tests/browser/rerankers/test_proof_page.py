@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from django.urls import reverse
 from playwright.sync_api import expect
 from pytest_django import Settings
 
-from labeling.models import Membership, Project
+from labeling.models import Annotator, Candidate, Membership, ModelGrade, Project
 from scoring.models import Snapshot
 from tests.browser.checks import faults_in_looks, serious_faults
 from tests.browser.conftest import LOOKS, Visit
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import make_user
-from trainer.evaluation.entries import BASE, enter_baselines
+from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
 from trainer.evaluation.leaderboard import evaluation_queries
 from workers.jobs.evaluation import evaluate, order_evaluation
 
@@ -32,14 +33,32 @@ def owner() -> User:
 
 @pytest.fixture
 def snapshot(owner: User, settings: Settings, tmp_path: Path) -> Snapshot:
-    """Evaluated without the base, which would load a model."""
+    """Evaluated without the base, which would load a model; two models gave LLM grades."""
     settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
     project = make_scored(queries=18, documents=10, domains=("law", "code", "a domain with a rather long name"))
     Membership.objects.create(project=project, user=owner, role="owner")
     snapshot = make_frozen(project)
-    chosen = [each for each in enter_baselines(project) if each.kind != BASE]
-    evaluate(order_evaluation(project, snapshot, rerankers=chosen).pk)
+    entered = [enter_run_file(project, "production", io.BytesIO(a_run(snapshot)))]
+    entered += [each for each in enter_baselines(project) if each.kind != BASE]
+    evaluate(order_evaluation(project, snapshot, rerankers=entered).pk)
+    graded = list(Candidate.objects.filter(query__project=project).values_list("pk", "grade"))
+    for number, scale in enumerate((0.3, 0.2)):
+        judge = Annotator.objects.create(
+            project=project, name=f"a model of {number + 7} billion parameters", plugin="grade", config_hash=str(number)
+        )
+        ModelGrade.objects.bulk_create(
+            ModelGrade(annotator=judge, candidate_id=pk, value=scale * (grade or 0.0)) for pk, grade in graded
+        )
     return snapshot
+
+
+def a_run(snapshot: Snapshot) -> bytes:
+    lines = [
+        f"{query.id} Q0 {document} 1 {-place} today\n"
+        for query in evaluation_queries(snapshot, "test")
+        for place, document in enumerate(query.document_ids)
+    ]
+    return "".join(lines).encode()
 
 
 def project_of(snapshot: Snapshot) -> Project:
@@ -52,6 +71,12 @@ def test_the_proof_is_clean_in_every_look(visit: Callable[..., Visit], owner: Us
     visited = visit(owner)
     page = visited.open(reverse("proof", args=[project_of(snapshot).slug]))
     assert faults_in_looks(visited, "proof") == {}
+    orders = page.locator("section[aria-labelledby='h-orders']")
+    expect(orders.locator("tbody tr")).to_have_count(3)
+    expect(orders).to_contain_text("human grades and LLM grades")
+    page.get_by_label("LLM grades").select_option(label="a model of 7 billion parameters")
+    page.get_by_role("button", name="Show").click()
+    expect(orders).not_to_contain_text("a model of 8 billion parameters")
     page.locator("#board a").first.click()
     expect(page.locator("h1")).to_contain_text("Rank changes")
     page.locator("tbody th a").first.click()
@@ -72,12 +97,7 @@ def test_the_button_ends_where_the_choices_end_and_intervals_stay_on_one_line(
 def test_a_run_of_today_is_entered_by_file(
     visit: Callable[..., Visit], owner: User, snapshot: Snapshot, tmp_path: Path
 ) -> None:
-    lines = [
-        f"{query.id} Q0 {document} 1 {-place} today\n"
-        for query in evaluation_queries(snapshot, "test")
-        for place, document in enumerate(query.document_ids)
-    ]
-    (tmp_path / "today.trec").write_text("".join(lines))
+    (tmp_path / "today.trec").write_bytes(a_run(snapshot))
     visited = visit(owner)
     page: Any = visited.open(reverse("proof", args=[project_of(snapshot).slug]))
     page.get_by_label("Run file").set_input_files(str(tmp_path / "today.trec"))

@@ -109,9 +109,9 @@ def test_a_mean_of_one_query_or_of_equal_values_has_no_interval(
     assert "+0.400 | no interval: no spread between queries |" in text
     address = reverse("proof", args=[project.slug])
     html = client.get(address).content.decode()
-    assert "no interval: one query" in html and "no interval: no spread between queries" in html
+    assert '<span class="sub">one query</span>' in html and '<span class="sub">no spread</span>' in html
     german = client.get(address, headers={"Accept-Language": "de"}).content.decode()
-    assert "kein Intervall: eine Anfrage" in german
+    assert '<span class="sub">eine Anfrage</span>' in german and '<span class="sub">keine Streuung</span>' in german
     rows = client.get(f"/api/v1/projects/{project.slug}/leaderboard").json()["rows"]
     for row in rows:
         own = row["metrics"]["ndcg@10"]
