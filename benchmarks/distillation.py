@@ -8,7 +8,8 @@ sampler `guided` chooses the panel's further pairs in rounds. NDCG@10 is measure
 
 The student's base is MiniLM's first `--layers` layers with mean pooling (made here, nothing is downloaded), so that a CPU can train
 it. `--quick` (minutes; 255 s on two cores that were busy with other work) takes two layers and one pass; without it six layers and
-three passes. Both compare with `adaptive` x `rotate`, which has no student, at the same calls.
+three passes. Both compare with `adaptive` x `rotate`, which has no student. Rounds are as large as the samplers' defaults make
+them; `--quick` asks twenty pairs a round of `guided` and ends at the paper's NDCG@10.
 
 Keys: `panel_calls_ratio`: panel calls a question, those that the student learned from included, until the NDCG@10 reaches that of
 the paper's 1,200, over 1,200 (1 where it does not); `without_student_ratio`: the same for `adaptive` x `rotate`; `log_loss` of the
@@ -65,7 +66,8 @@ from zelo_site.demo.sample.docstrings import sample_documents
 SIZE, OWN, NEAR = 100, 10, 20
 PAPER_JUDGES, PAPER_DEGREE = 3, 8
 PAPER_CALLS = PAPER_JUDGES * PAPER_DEGREE * SIZE // 2
-ROUND, MOST_CALLS = 30, 240
+MOST_CALLS = 240
+COLUMNS = range(30, MOST_CALLS + 1, 30)
 LENGTH, BATCH = 32, 64
 SAMPLED = 60  # questions whose votes choose prior and weight, as the product samples 40,000 votes
 GROWTH = 1.5  # of the votes, after which the product chooses both again
@@ -231,8 +233,9 @@ def curve(
     *,
     student: list[Votes] | None,
     seed: int,
+    until: float = 2.0,
 ) -> list[tuple[int, float]]:
-    """(panel calls a question, NDCG@10) after each round of the sampler.
+    """(panel calls a question, NDCG@10) after each round of the sampler, to MOST_CALLS or to a round that reaches `until`.
 
     Prior and weight are chosen again when the votes have grown by half, as the product does.
     """
@@ -244,11 +247,11 @@ def curve(
             chosen_at, precision = calls, choose(votes, student, np.random.default_rng([seed, calls]))
         theta = strengths(columns_of(votes, student), precision)
         points.append((calls, mean_ndcg(questions, theta)))
-        if calls >= MOST_CALLS:
+        if calls >= MOST_CALLS or points[-1][1] >= until:
             return points
         for at, state in enumerate(states(votes, student, theta, precision)):
             rng = np.random.default_rng([seed, calls, at])
-            votes[at] = votes[at].with_more(panel.one_each(at, sampler.sample(state, ROUND, rng), rng))
+            votes[at] = votes[at].with_more(panel.one_each(at, sampler.sample(state, MOST_CALLS, rng), rng))
 
 
 def ratio(points: list[tuple[int, float]], target: float) -> float:
@@ -357,23 +360,24 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     first_weight = float(answers[0].weight[0])
     alone = mean_ndcg(questions, strengths(columns_of(answers), prior))
     clock("student's answers and their weight")
+    rounds = {"round_pairs": 20} if arguments.quick else {}
+    until = target if arguments.quick else 2.0
     guided = curve(
-        questions, panel, votes, Guided(Guided.Options(round_pairs=ROUND, pairs_per_candidate=12.0)),
-        student=answers, seed=arguments.seed,
+        questions, panel, votes, Guided(Guided.Options(pairs_per_candidate=12.0, **rounds)),
+        student=answers, seed=arguments.seed, until=until,
     )  # fmt: skip
     clock("guided rounds")
     start = [panel.one_each(at, random_cycles(SIZE, 2, rng), rng) for at in range(count)]
     plain = curve(
-        questions, panel, start, Adaptive(Adaptive.Options(round_pairs=ROUND, pairs_per_candidate=12.0)),
-        student=None, seed=arguments.seed,
+        questions, panel, start, Adaptive(Adaptive.Options(pairs_per_candidate=12.0)),
+        student=None, seed=arguments.seed, until=until,
     )  # fmt: skip
     clock("adaptive rounds")
     print(
         f"\n{count} questions; the paper's {PAPER_CALLS} calls reach NDCG@10 {target:.4f}; the student alone {alone:.4f}\n"
     )
-    columns = list(range(ROUND, MOST_CALLS + 1, ROUND))
-    rows = [["guided by the student", *_cells(guided, columns)], ["adaptive x rotate", *_cells(plain, columns)]]
-    print(table(["NDCG@10 at about so many panel calls", *map(str, columns)], rows))
+    rows = [["guided by the student", *_cells(guided)], ["adaptive x rotate", *_cells(plain)]]
+    print(table(["NDCG@10 at about so many panel calls", *map(str, COLUMNS)], rows))
     return {
         "panel_calls_ratio": round(ratio(guided, target), 4),
         "without_student_ratio": round(ratio(plain, target), 4),
@@ -390,13 +394,11 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _cells(points: list[tuple[int, float]], columns: list[int]) -> list[str]:
-    """The NDCG@10 of the round nearest to each number of calls; empty where none is within half a round."""
+def _cells(points: list[tuple[int, float]]) -> list[str]:
+    """The NDCG@10 of the round nearest to each number of calls; empty where none is within 15 calls."""
     found = dict(points)
-    near = [min(found, key=lambda calls: abs(calls - column)) for column in columns]
-    return [
-        f"{found[at]:.4f}" if abs(at - column) <= ROUND // 2 else "" for at, column in zip(near, columns, strict=True)
-    ]
+    near = [min(found, key=lambda calls: abs(calls - column)) for column in COLUMNS]
+    return [f"{found[at]:.4f}" if abs(at - column) <= 15 else "" for at, column in zip(near, COLUMNS, strict=True)]
 
 
 def clock(what: str) -> None:

@@ -28,7 +28,10 @@ class Guided(plugins.Sampler):
 
     class Options(plugins.Sampler.Options):
         round_pairs: int = pydantic.Field(
-            default=20, ge=1, le=MOST_PAIRS, description="Pairs per query and round; the fit is repeated after each."
+            default=10,
+            ge=1,
+            le=MOST_PAIRS,
+            description="Pairs per query and round; the fit is repeated after each. Small rounds need fewer pairs.",
         )
         pairs_per_candidate: float = pydantic.Field(
             default=2.0, gt=0, le=MOST_DEGREE, description="Maximum pairs per candidate that the panel is asked."
