@@ -25,7 +25,8 @@ from trainer.training.losses.listwise import softmax_distance
 from trainer.training.memory import memory_in_use
 
 LARGEST_GRADIENT = 1.0
-REPORT_STEPS = 10
+# Steps, or seconds where steps are slow, between two reports.
+REPORT_STEPS, REPORT_S = 10, 5.0
 LOOKS = 1
 
 
@@ -107,6 +108,7 @@ class Course:
         begun = self._resumed(folder, report)
         self._model.train()
         losses: list[float] = []
+        told = time.monotonic()
         for step in range(begun, self.steps):
             since = time.monotonic()
             losses.append(self._step(step))
@@ -114,9 +116,9 @@ class Course:
             done = step + 1
             if not math.isfinite(losses[-1]):
                 raise not_finite(f"the loss at step {done}")
-            if done % REPORT_STEPS == 0 or done == self.steps:
+            if done % REPORT_STEPS == 0 or done == self.steps or time.monotonic() - told >= REPORT_S:
                 self._say(report, done, float(np.mean(losses)))
-                losses = []
+                losses, told = [], time.monotonic()
             if done in self.looks:
                 look(done)
                 self._model.train()

@@ -22,6 +22,9 @@ from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S
 from zelo_site.processes.stack import working
 
+# Phases before the first step on the scores, as their bar names them.
+BEFORE = {"warm_start": "warm start", "cross_validation": "cross-validation"}
+
 
 class Command(BaseCommand):
     help = "Train a reranker on a snapshot of the project; the training continues after Ctrl-C."
@@ -71,9 +74,10 @@ def follow(run: TrainingRun, *, bar: ProgressBar, tick: Callable[[], None]) -> N
     """Draw the run's progress until it ends. Raises CommandError if it failed."""
     while run.state in {TrainingRun.State.PLANNED, TrainingRun.State.RUNNING}:
         progress = run.progress
-        loss, warm = progress.get("loss") or [], progress.get("warm_start")
-        if warm and not loss:
-            bar.show(warm["step"], warm["steps"], "warm start")
+        loss = progress.get("loss") or []
+        before = next((name for name in ("warm_start", "cross_validation") if name in progress), "")
+        if before and not loss:
+            bar.show(progress[before]["step"], progress[before]["steps"], BEFORE[before])
         else:
             bar.show(
                 progress.get("step", 0), progress.get("steps", 0), f"loss {loss[-1][1]:.4f}" if loss else "loading"

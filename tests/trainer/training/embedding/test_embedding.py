@@ -31,6 +31,7 @@ from trainer.publishing.manifests import verify
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.published import load_published
 from trainer.token_similarity import list_similarities, similarities
+from trainer.training.embedding import course
 from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
 from trainer.training.embedding.line_search import choose
 from trainer.training.embedding.options import EmbeddingOptions
@@ -103,6 +104,12 @@ def test_it_learns_and_says_on_how_many_queries_the_scale_rests(learned: tuple[T
     assert (chosen["queries"], trained.facts["folds"]) == (20, 3)
     assert (trained.form, trained.embedding_sizes, trained.base_won) == ("bi-encoder", (32, 16, 8), False)
     assert {each["fold"] for each in told.of("cross_validation")} == {1, 2, 3}
+
+
+def test_slow_steps_are_reported_one_by_one(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "REPORT_S", 0.0)
+    _, told = learn(base, tmp_path / "w", max_steps=4)
+    assert [each["step"] for each in told.of("step")] == [1, 2, 3, 4]
 
 
 def test_a_training_continues_from_a_student_which_dev_queries_alone_may_replace(
