@@ -28,7 +28,7 @@ from trainer.evaluation.metrics import EvaluationQuery
 from trainer.evaluation.rankers import RunFile
 from trainer.models import Reranker, TrainingRun
 from trainer.publishing.manifests import EVALUATION
-from trainer.serving.registry import PAIRWISE_JUDGE
+from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED
 from workers.broker.hints import leave_hint
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_out, report_progress, unfinished_jobs, waiting_job_ids
 from workers.models import Job
@@ -42,6 +42,8 @@ EQUAL = (
     "{name} gave all documents of {queries} the same score, so ties by id order them; check its prompt (query_template, "
     "document_template), that its texts arrive, and that its scores are not rounded"
 )
+# Kinds whose figures on a split cannot change, and that take long or cost money.
+MODELS = (TRAINED, BASE, OUTSIDE)
 GIVEN_UP = (
     f"the worker crashed {MOST_ATTEMPTS} times during the evaluation; see its log, evaluate fewer rerankers at once where "
     "memory is short, then start the evaluation again"
@@ -62,9 +64,13 @@ def order_evaluation(
     split: str = "test",
     *,
     rerankers: Sequence[Reranker] | None = None,
+    models_again: bool = True,
     by: Any = None,
 ) -> Job:
-    """Order that `rerankers` (None: the baselines and all that the project has) are measured. Raises EvaluationRefused."""
+    """Order that `rerankers` (None: the baselines and all that the project has) are measured. Raises EvaluationRefused.
+
+    Without `models_again`, models that have figures on this split keep them: neither they nor the snapshot change.
+    """
     if split not in SPLITS:
         raise EvaluationRefused(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     if not snapshot.projects.filter(pk=project.pk).exists():
@@ -72,7 +78,9 @@ def order_evaluation(
     chosen = None if rerankers is None else [reranker.pk for reranker in rerankers]
     if chosen == []:
         raise EvaluationRefused("no reranker was chosen; expected at least one")
-    payload = {"snapshot": snapshot.pk, "split": split, "rerankers": chosen}
+    payload: dict[str, Any] = {"snapshot": snapshot.pk, "split": split, "rerankers": chosen}
+    if not models_again:
+        payload["models_again"] = False
     try:
         with transaction.atomic():
             job = Job.objects.create(project=project, stage=STAGE, payload=payload)
@@ -107,6 +115,8 @@ def _evaluate(claim: JobClaim) -> str:
     split = claim.payload["split"]
     queries = evaluation_queries(snapshot, split)
     chosen = _chosen(project, snapshot, claim.payload["rerankers"])
+    if not claim.payload.get("models_again", True):
+        chosen = _without_measured_models(chosen, snapshot, split)
     problems: list[str] = []
     equal: list[str] = []
     for done, reranker in enumerate(chosen):
@@ -150,6 +160,11 @@ def _chosen(project: Project, snapshot: Snapshot, ids: list[int] | None) -> list
     ).order_by("pk")
     enter_baselines(project, bases=[MINILM, *(run.options["base"] for run in runs if run.options.get("base"))])
     return list(Reranker.objects.filter(project=project).exclude(kind=PAIRWISE_JUDGE).order_by("pk"))
+
+
+def _without_measured_models(chosen: Sequence[Reranker], snapshot: Snapshot, split: str) -> list[Reranker]:
+    measured = set(snapshot.evaluations.filter(split=split, reranker__in=chosen).values_list("reranker", flat=True))
+    return [each for each in chosen if each.kind not in MODELS or each.pk not in measured]
 
 
 def _evaluate_one(

@@ -314,10 +314,10 @@ def _end_run(claim: JobClaim, run: TrainingRun, state: TrainingRun.State, gate: 
 
 
 def _order_evaluation(run: TrainingRun) -> None:
-    """Order an evaluation on the test split, unless one of the project is unfinished."""
+    """Order an evaluation on the test split of what has no figures yet, unless one of the project is unfinished."""
     if run.snapshot.manifest.get("splits", {}).get("test", {}).get("rows"):
         with contextlib.suppress(EvaluationRefused):
-            order_evaluation(run.project, run.snapshot, "test")
+            order_evaluation(run.project, run.snapshot, "test", models_again=False)
 
 
 def _unexplained(status: int, output: str) -> str:

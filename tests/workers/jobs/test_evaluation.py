@@ -90,6 +90,19 @@ def test_evaluating_again_replaces_and_does_not_double() -> None:
     assert Evaluation.objects.filter(reranker=reranker).count() == 2  # one a reference
 
 
+def test_models_that_have_figures_on_the_split_are_not_computed_again_after_a_training() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    model = next(each for each in enter_baselines(project) if each.kind == entries.BASE)
+    assert len(Reranker.objects.all()) == 4
+    first = evaluated(project, snapshot, models_again=False)
+    before = Evaluation.objects.get(reranker=model, reference="elo").created_at
+    second = evaluated(project, snapshot, models_again=False)
+    assert [each.message.split(" ")[0] for each in (first, second)] == ["4", "3"]
+    assert Evaluation.objects.get(reranker=model, reference="elo").created_at == before
+    assert evaluated(project, snapshot).message.startswith("4 "), "an order of people measures everything"
+
+
 @pytest.mark.parametrize(("queries", "verdict"), [(24, "worse"), (9, "not told apart")])
 def test_a_loser_is_shown_losing_where_queries_suffice(queries: int, verdict: str) -> None:
     """On three queries all signs agree, and the interval excludes zero; p cannot be below 1/4."""

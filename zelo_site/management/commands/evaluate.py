@@ -213,7 +213,7 @@ def _ordered(project: Project, snapshot: Snapshot, split: str, *, rerun: bool) -
         _carry_out(unfinished)
         unfinished = unfinished_evaluation(project)
     wanted = {"snapshot": snapshot.pk, "split": split, "rerankers": None}
-    if unfinished is not None and unfinished.payload == wanted:
+    if unfinished is not None and wanted.items() <= unfinished.payload.items():
         return unfinished
     return order_evaluation(project, snapshot, split)
 
