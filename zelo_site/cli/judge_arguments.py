@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,13 @@ def read_judges(options: dict[str, Any], *, default: Sequence[str] = ()) -> list
 
 
 def make_judges(project: Project, judges: Sequence[NamedJudge]) -> list[Annotator]:
-    """Return the project's annotators for these judges, created on first use."""
-    return [get_judge(project, judge.plugin, judge.options, name=judge.name) for judge in judges]
+    """Return the project's annotators for these judges, created on first use. Unnamed judges of one plugin are named by model."""
+    unnamed = Counter(judge.plugin for judge in judges if not judge.name)
+
+    def name_of(judge: NamedJudge) -> str:
+        return judge.name or (str(judge.options.get("model", ""))[:200] if unnamed[judge.plugin] > 1 else "")
+
+    return [get_judge(project, judge.plugin, judge.options, name=name_of(judge)) for judge in judges]
 
 
 def _argument(text: str) -> NamedJudge:

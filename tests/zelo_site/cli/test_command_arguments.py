@@ -101,6 +101,13 @@ def test_judge_of_a_command_has_its_options_and_name() -> None:
     assert [(each.name, each.options["k1"]) for each in made] == [("sharp", 2.0)]
 
 
+@pytest.mark.django_db
+def test_unnamed_judges_of_one_plugin_are_told_apart_by_their_model() -> None:
+    judge = 'openai-http:{"endpoint": "any", "model": "%s"}'
+    named = make_judges(make_project(), read(judge % "org/small", judge % "large", "bm25"))
+    assert [each.name for each in named] == ["org/small", "large", "BM25"]
+
+
 def configured(project: Project, **options: Any) -> str:
     out = io.StringIO()
     call_command("configure", project.slug, stdout=out, **options)
