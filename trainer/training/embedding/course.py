@@ -189,5 +189,6 @@ class Course:
             rows_per_s=self.rows / max(self.seconds, 1e-6),
             padding=1.0 - self.tokens / max(self.padded, 1),
             memory_bytes=memory_in_use(),
+            step_s=self.seconds / step,
             eta_s=self.seconds / step * (self.steps - step),
         )

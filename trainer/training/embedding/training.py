@@ -153,7 +153,8 @@ class _Training:
         course = self._course([each for at, each in enumerate(lessons.lessons) if at not in out])
         measured = self._held_out(self.train, [self.queries[at] for at in held_out])
         looks: list[FloatArray] = []
-        told = _FoldReport(self.report, fold=number + 1, folds=len(self.folds))
+        whole = steps_of(self.options, len(self.queries))
+        told = _FoldReport(self.report, fold=number + 1, folds=len(self.folds), whole=whole)
         kept.parent.mkdir(exist_ok=True)
 
         def look(step: int) -> None:
@@ -343,12 +344,17 @@ def _usable(examples: Examples) -> list[slice]:
 
 
 class _FoldReport:
-    """Reports the steps of a fold as a phase of its own, so that they do not enter the training's curves."""
+    """Reports the steps of a fold as a phase of its own, so that they do not enter the training's curves.
 
-    def __init__(self, report: Report, *, fold: int, folds: int) -> None:
-        self._report, self._place = report, {"fold": fold, "folds": folds}
+    The time left is that of all steps: of this fold, the later ones, and the `whole` steps over all queries.
+    """
+
+    def __init__(self, report: Report, *, fold: int, folds: int, whole: int) -> None:
+        self._report, self._place, self._whole = report, {"fold": fold, "folds": folds}, whole
 
     def __call__(self, kind: str, **values: Any) -> None:
         if kind == "step":
-            told = {name: values[name] for name in ("step", "steps", "eta_s", "tokens_per_s", "memory_bytes")}
-            self._report("cross_validation", **self._place, **told)
+            told = {name: values[name] for name in ("step", "steps", "tokens_per_s", "memory_bytes")}
+            folds_left = self._place["folds"] - self._place["fold"]
+            steps_left = values["steps"] - values["step"] + folds_left * values["steps"] + self._whole
+            self._report("cross_validation", **self._place, **told, eta_s=steps_left * values["step_s"])

@@ -110,6 +110,9 @@ def test_slow_steps_are_reported_one_by_one(base: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(course, "REPORT_S", 0.0)
     _, told = learn(base, tmp_path / "w", max_steps=4)
     assert [each["step"] for each in told.of("step")] == [1, 2, 3, 4]
+    left = [(each["fold"], each["step"], each["eta_s"]) for each in told.of("cross_validation")]
+    assert [each[:2] for each in left] == [(fold, step) for fold in (1, 2, 3) for step in (1, 2, 3, 4)]
+    assert all(eta > 0.0 for *_, eta in left), "the steps over all queries are still to come"
 
 
 def test_a_training_continues_from_a_student_which_dev_queries_alone_may_replace(
