@@ -112,7 +112,7 @@ def scorecard(judge: Annotator) -> Scorecard:
         retired_at=judge.retired_at,
         pause_reason=judge.pause_reason,
         answers=len(answers.pair),
-        gold=same_side(preference, answers.gold[first_row]),
+        gold=same_side(preference, _sides_known(answers)[first_row]),
         people=same_side(preference, answers.people[first_row]),
         agreement=same_side(preference, answers.others[first_row]),
         flips=order_flips(answers.pair, answers.swapped, answers.preference),
@@ -141,6 +141,11 @@ def _by_pair(answers: JudgeAnswers) -> tuple[np.ndarray, np.ndarray]:
     pair, first_row, of_pair = np.unique(answers.pair, return_index=True, return_inverse=True)
     counts = np.maximum(np.bincount(of_pair, minlength=len(pair)), 1)
     return np.bincount(of_pair, weights=answers.preference, minlength=len(pair)) / counts, first_row
+
+
+def _sides_known(answers: JudgeAnswers) -> np.ndarray:
+    """The known answers that take a side, else NaN: equal grades say nothing about a judge that prefers one of the two."""
+    return np.where(side(answers.gold) != 0.0, answers.gold, np.nan)
 
 
 def _deserved(answers: JudgeAnswers) -> np.ndarray:

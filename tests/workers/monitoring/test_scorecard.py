@@ -90,6 +90,17 @@ def test_a_judge_that_always_takes_the_first_leans_and_flips() -> None:
     assert card.gold is not None and card.gold.value == 0.5
 
 
+def test_pairs_of_equal_grades_are_no_known_answers() -> None:
+    project = make_graded()
+    (judge,) = make_judges(project)
+    answer_all(project, judge)
+    Candidate.objects.filter(query__project=project).exclude(grade=5).update(grade=1)
+    card = scorecard(judge)
+    assert card.gold is not None and (card.gold.value, card.gold.count) == (1.0, 5)
+    Candidate.objects.filter(query__project=project).update(grade=1)
+    assert scorecard(judge).gold is None
+
+
 def test_people_and_other_judges_are_measured_against_apart() -> None:
     project = make_project(queries=1, documents=4)
     mine, other = make_judges(project, 2)
