@@ -18,7 +18,7 @@ from scoring.numerics.measures.rankings import UnknownMetric
 from scoring.numerics.measures.resampling import Interval
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
-from trainer.evaluation.leaderboard import SPLITS, Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation.leaderboard import SPLITS, Against, Leaderboard, NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import REFERENCES, parse_measures
 from trainer.evaluation.system_orders import NAMES, NoSystemOrders, Pair, SystemOrders, all_system_orders
 from trainer.models import Reranker
@@ -28,6 +28,9 @@ from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.cli.watch import POLL_S
 from zelo_site.processes.stack import database
+
+# Baselines that every row is compared with, by kind, as the heads of the table name them.
+BASELINES = {"bm25": "BM25", "base": "untrained base"}
 
 
 class Command(BaseCommand):
@@ -141,7 +144,8 @@ class Command(BaseCommand):
         )
         if board.complete:
             self.stdout.write("queries that a reranker lacks count as 0")
-        heads = ["reranker", *board.labels, f"{board.labels[0]} vs BM25", "queries", "documents"]
+        differences = [f"{board.labels[0]} vs {name}" for name in BASELINES.values()]
+        heads = ["reranker", *board.labels, *differences, "queries", "documents"]
         self.stdout.write(table(heads, [_row(row) for row in board.rows]))
         if board.domains:
             self.stdout.write(f"\n{board.labels[0]} by domain (number of queries)")
@@ -150,15 +154,14 @@ class Command(BaseCommand):
 
 
 def _row(row: Row) -> list[str]:
-    """Format the measures, the difference and what matched; a run's documents that are not candidates are added."""
+    """Format the measures, the differences and what matched; a run's documents that are not candidates are added."""
     leading, *others = row.metrics.values()
-    against, matched = row.against.get("bm25"), row.matched
-    gain = "" if against is None else _shown(against.test.difference, "+.3f")
+    matched = row.matched
     return [
         _named(row),
         _shown(leading),
         *(f"{each.estimate:.3f}" for each in others),
-        gain,
+        *(_difference(row.against.get(kind)) for kind in BASELINES),
         f"{matched.queries} of {matched.of_queries}" if matched else str(row.queries),
         f"{matched.documents} of {matched.of_documents}"
         + (f" + {matched.others} ({matched.others_graded} graded)" if matched.others else "")
@@ -194,6 +197,10 @@ def _orders_row(found: SystemOrders) -> list[str]:
 
 def _named_pair(pair: Pair) -> str:
     return f"{NAMES[pair[0]]} and {NAMES[pair[1]]}"
+
+
+def _difference(against: Against | None) -> str:
+    return "" if against is None else _shown(against.test.difference, "+.3f")
 
 
 def _named(row: Row) -> str:

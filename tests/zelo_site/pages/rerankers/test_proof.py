@@ -317,11 +317,19 @@ def test_the_command_prints_the_leaderboard(project: Project, snapshot: Snapshot
     run = tmp_path / "today.trec"
     run.write_bytes(a_run(snapshot))
     out = io.StringIO()
-    waiting = order_evaluation(project, snapshot)  # as every training leaves one
+    waiting = order_evaluation(project, snapshot, models_again=False)  # as every training leaves one
     call_command("evaluate", project.slug, "--run-file", str(run), stdout=out)
     assert list(Job.objects.filter(stage="evaluate")) == [waiting]
     printed = out.getvalue()
-    for said in ("today.trec", "untrained base (minilm)", "reference grades", "reference elo", "vs BM25", "by domain"):
+    for said in (
+        "today.trec",
+        "untrained base (minilm)",
+        "reference grades",
+        "reference elo",
+        "vs BM25",
+        "vs untrained base",
+        "by domain",
+    ):
         assert said in printed
     with pytest.raises(CommandError, match="create one with"):
         call_command("evaluate", project.slug, "--snapshot", "unknown")
