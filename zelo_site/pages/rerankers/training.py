@@ -116,6 +116,7 @@ def gate_advice(gate: dict[str, Any], *, trainer: str = "") -> list[str]:
         else _("The base already judges these pairs as well. Judge more pairs, or use a larger base."),
         "pairs_at_chance": _("No better than chance on held-out pairs. Judge more pairs, or use a larger base."),
         "good_first_stage": _("The first stage already ranks these queries well. Use a larger base."),
+        "few_steps": _("The training ended before it had seen every pair once. Allow more steps."),
     }
     if gate.get("start_won"):
         return []
@@ -127,7 +128,10 @@ def gate_advice(gate: dict[str, Any], *, trainer: str = "") -> list[str]:
                 "for dev and test."
             )
         ]
-    reasons = ["good_base", "few_queries"] if gate.get("base_won") else gate.get("reasons", [])
+    facts = gate.get("facts", {})
+    seen_once = facts.get("steps", 0) * facts.get("batch_size", 0) >= facts.get("train_pairs", 0)
+    of_base = ["good_base" if seen_once else "few_steps", "few_queries"]
+    reasons = of_base if gate.get("base_won") else gate.get("reasons", [])
     return [advice[each] for each in reasons if each in advice]
 
 

@@ -205,6 +205,12 @@ def test_what_was_compared_before_publishing_is_said_as_far_as_it_proves_somethi
         html = shown(base_won, trainer, "held_back")
         assert "no checkpoint is reliably better" in html and advice in html
         assert ("choose the embedding trainer" in html) == (trainer == "pointwise")
+    for steps, advice in ((20, "Allow more steps."), (200, "Judge more pairs, or use a larger base.")):
+        facts = {"steps": steps, "batch_size": 16, "train_pairs": 3000}
+        html = shown({**base_won, "facts": facts}, "pairwise", "held_back")
+        assert [each for each in ("Allow more steps.", "Judge more pairs, or use a larger base.") if each in html] == [
+            advice
+        ]
 
 
 def test_a_curve_spans_all_steps_and_marks_its_best() -> None:
