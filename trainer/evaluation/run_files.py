@@ -73,6 +73,7 @@ class _Reader:
         if self.layout is None:
             self.layout = _header(words)
             if self.layout is not None:
+                _check_header(words, self.layout, line)
                 return
             self.layout = _LAYOUTS.get(len(words))
         if self.layout is None or len(words) != self.layout.columns:
@@ -92,11 +93,6 @@ class _Reader:
     def add_object(self, pairs: list[tuple[str, Any]], line: int) -> None:
         """A row of JSON; the first one says whether scores or ranks count."""
         names = [_plain_name(name) for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise RowError(
-                f"the field {twice!r} appears twice", line=line, expectation="each field once", remedy="remove one"
-            )
         found = dict(zip(names, (value for _, value in pairs), strict=True))
         if self.layout is None:
             is_rank = not any(name in found for name in _SCORE)
@@ -111,6 +107,8 @@ class _Reader:
                     line=line, field=field_name, expectation=f"the fields {NAMED}, the same in every row",
                     remedy="rename the fields",
                 )  # fmt: skip
+            if names.count(name) > 1:
+                raise _twice(f"the field {name!r}", line)
             values[field_name] = found[name]
         query, document = (_identifier(values[name], name, line) for name in ("query", "document"))
         self.store(query, document, _json_number(values["score"], line), line)
@@ -164,11 +162,22 @@ def _read(whole: io.BufferedReader) -> Run:
     for number, text in _texts(whole):
         if reader.layout is None:
             separator = _separator(text)
-        words = _cells(text, separator, number) if separator else _words(text)
-        columns = reader.layout.columns if separator and reader.layout else 6
-        if not (text.startswith("#") and len(words) != columns):
+        words = _cells(text, separator, number) if separator and not text.startswith("# ") else _words(text)
+        if not (
+            text.startswith("#") and _is_comment(words, reader.layout, by_blanks=not separator and "\t" not in text)
+        ):
             reader.add(words, number)
     return reader.finished(number)
+
+
+def _is_comment(words: list[str], layout: _Layout | None, *, by_blanks: bool) -> bool:
+    """Whether a line that begins with # is no row: ids may begin with # too."""
+    if words[0] == "#":
+        return True
+    if layout is not None:
+        return len(words) != layout.columns or not _reads_as_number(words[layout.value])
+    # Before the first row, few words separated by blanks may be a comment such as "#depth = 1000".
+    return not (len(words) in _LAYOUTS and _is_plain(words)) or (by_blanks and len(words) != 6)
 
 
 def _words(text: str) -> list[str]:
@@ -190,17 +199,26 @@ def _cells(text: str, separator: str, line: int) -> list[str]:
 
 def _separator(text: str) -> str | None:
     """The separator of a first line that is CSV; None for other dialects, whose ids may have commas and semicolons."""
-    if "\t" in text:
+    words = _words(text)
+    is_row = len(words) in _LAYOUTS and _is_plain(words)
+    if "\t" in text and (is_row or _header(words)):
         return None
     split: dict[str, list[str]] = {}
     for each in _SEPARATORS:
         with contextlib.suppress(RowError):
             split[each] = _cells(text, each, 1)
-    likely = (sep for sep, cells in split.items() if _header(cells) or (len(cells) in _LAYOUTS and _is_plain(cells)))
-    words = _words(text)
-    if (sure := next(likely, None)) is not None or (len(words) in _LAYOUTS and _is_plain(words)):
+    likely = (
+        sep for sep, cells in split.items()
+        if _header(cells) or (len(cells) in _LAYOUTS and _is_plain(cells) and not _has_tag_with(sep, words))
+    )  # fmt: skip
+    if (sure := next(likely, None)) is not None or is_row:
         return sure
     return next((each for each in _SEPARATORS if text.count(each) > 1), None)  # an unknown header, or a bad row
+
+
+def _has_tag_with(separator: str, words: list[str]) -> bool:
+    """Whether the words are a row of TREC that has the separator, but for a decimal comma, in its tag alone."""
+    return len(words) == 6 and all(map(_reads_as_number, words[3:5])) and separator not in "".join(words[:4])
 
 
 def _is_plain(words: list[str]) -> bool:
@@ -250,6 +268,18 @@ def _header(words: list[str]) -> _Layout | None:
     if query is None or document is None or value is None:
         return None
     return _Layout(len(words), query, document, value, score is None)
+
+
+def _check_header(words: list[str], layout: _Layout, line: int) -> None:
+    """Raise RowError if two columns have the name of one that counts."""
+    names = [_plain_name(word) for word in words]
+    for place in (layout.query, layout.document, layout.value):
+        if names.count(names[place]) > 1:
+            raise _twice(f"the column {words[place]!r}", line)
+
+
+def _twice(what: str, line: int) -> RowError:
+    return RowError(f"{what} appears twice", line=line, expectation="each name once", remedy="remove or rename one")
 
 
 def _plain_name(name: str) -> str:

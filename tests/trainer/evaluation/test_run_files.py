@@ -62,6 +62,11 @@ def read(content: bytes) -> dict[str, dict[str, float]]:
         b'[{"query": "q1", "document": "d2", "score": 7.5}, {"query": "q1", "document": "d1", "score": 3.25},'
         b' {"query": "q9", "document": "d1", "score": 1}]',
         b'{"q1": {"d2": 7.5, "d1": 3.25}}\n{"q9": {"d1": 1}}\n',
+        TREC.replace(b"mine", b"bm25,k1=0.9,0.4"),
+        TREC.replace(b"mine", b"a;2;7"),
+        b"# a run made by us\n#depth = 1000\n" + TREC + b"# the end\n",
+        b"# a,b,c,d,e,f\nq1,d2,7.5\n# it's \"x, 1, 2\nq1,d1,3.25\nq9,d1,1\n",
+        b"QUERY_ID,Score,DOC_ID,title\tand text,title\tand text\nq1,7.5,d2,a,b\nq1,3.25,d1,a,b\nq9,1,d1,,\n",
     ],
 )
 def test_every_variant_gives_the_same_run(content: bytes) -> None:
@@ -98,6 +103,17 @@ def test_commas_and_semicolons_within_ids_are_no_separators() -> None:
     assert read(b'"q,1","d 1",7.5\n') == {"q,1": {"d 1": 7.5}}
 
 
+def test_ids_may_begin_with_a_hash_and_hold_a_tab() -> None:
+    assert read(b"#1,d1,7.5\n#1,d2,3.25\n") == {"#1": {"d1": 7.5, "d2": 3.25}}
+    assert read(b"#1\td1\t7.5\n#1\td2\t3.25\n") == {"#1": {"d1": 7.5, "d2": 3.25}}
+    assert read(b"q1 d1 7.5\n#1 d2 3.25\n# a 7\n") == {"q1": {"d1": 7.5}, "#1": {"d2": 3.25}}
+    assert read(b'q1,"d\t1",7.5\nq1,d\t2,3.25\n') == {"q1": {"d\t1": 7.5, "d\t2": 3.25}}
+
+
+def test_fields_of_json_that_do_not_count_may_appear_twice() -> None:
+    assert read(b'{"qid": "q1", "docid": "d1", "score": 2, "Text": "a", "text": "b"}') == {"q1": {"d1": 2.0}}
+
+
 def test_the_rank_column_of_trec_does_not_count() -> None:
     assert read(b"q1 Q0 worse 1 1.0 t\nq1 Q0 better 2 3.0 t\n")["q1"] == {"worse": 1.0, "better": 3.0}
 
@@ -130,6 +146,9 @@ def test_the_rank_column_of_trec_does_not_count() -> None:
         (b"q1;d1;2,5\n", "line 1, score: is '2,5'.*decimal point"),
         (b'qid,docid,score\nq1,"d1,2\n', "line 2: is not CSV.*closed in the same line"),
         (b"qid,docid,score\n,d1,2\n", "line 2, query: is empty"),
+        (b"qid,docid,score,Score\nq1,d1,2,3\n", "line 1: the column 'score' appears twice"),
+        (b"qid\tqid\tdocid\trank\nq1\tq2\td1\t2\n", "line 1: the column 'qid' appears twice"),
+        (b"q1 Q0 d1 1 0,5 a,2\n", "line 1, score: is '0,5'.*decimal point"),
         (
             b'{"qid": "q1", "docid": "d1", "score": 2}\n{"qid": "q1", "score": 2}\n',
             "line 2, document: the row has no document",
