@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any
@@ -42,6 +43,7 @@ OUTSIDE, RUN_FILE = "outside", "run_file"
 LONGEST_NAME = 200
 UNTRAINED_BASE = stored_text("untrained base (%(base)s)")
 RESERVED = ("BM25", "Elo", "first stage")
+_NEVER_IMPORTED = re.compile("[\0\ud800-\udfff]")  # the database takes no NUL and no lone surrogate
 
 
 class EntryRefused(ValueError):
@@ -119,7 +121,7 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = 
     _check_free(project, name, remedy="choose another name")
     content = stream.read()
     run = read_run(io.BytesIO(content))
-    names = {each.removeprefix(f"{project.slug}/") for each in run}
+    names = {each.removeprefix(f"{project.slug}/") for each in run if not _NEVER_IMPORTED.search(each)}
     known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
     if not known:
         raise EntryRefused(

@@ -291,6 +291,9 @@ def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot)
     assert (reply.status_code, reply.json()["kind"]) == (201, "run_file")
     reply = client.post(address, {"file": SimpleUploadedFile("bad.trec", b"x\n")})
     assert (reply.status_code, "has 1 column:" in reply.json()["detail"]) == (422, True)
+    strange = b'{"q\\u0000": {"d": 1}, "q\\ud800": {"d": 1}}'
+    reply = client.post(address, {"file": SimpleUploadedFile("strange.json", strange)})
+    assert (reply.status_code, "belongs to this project" in reply.json()["detail"]) == (422, True)
     reply = client.post(
         f"/api/v1/projects/{project.slug}/entries/outside", {"endpoint": "x"}, content_type="application/json"
     )
