@@ -13,16 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from django.db.models import Avg, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 
 from labeling.models import Annotator, ModelGrade, Project
+from scoring.columns import copy_columns
 from scoring.models import Snapshot
 from trainer.evaluation.leaderboard import snapshot_queries, stored_scores
 from trainer.evaluation.metrics import EvaluationQuery, Measured, NothingToMeasure, RunRanks, measurable, measure
 from trainer.models import Evaluation, Reranker
 
 SCALE = 3.0  # the grades 0 to 3 of UMBRELA, so that a document is relevant from grade 1 as with human grades
-CHUNK = 10_000
+_MEANS = """
+    SELECT candidate_id, avg(value) FROM labeling_modelgrade
+    WHERE annotator_id = ANY(%s) AND candidate_id = ANY(%s) GROUP BY candidate_id
+"""
 
 
 class NoLlmGrades(LookupError):
@@ -39,8 +43,9 @@ class LlmGraded:
 
 
 def grading_models(project: Project) -> QuerySet[Annotator]:
-    """The judges of a project that graded documents, in id order."""
-    return Annotator.objects.judges().filter(project=project, model_grades__isnull=False).distinct().order_by("pk")
+    """The judges of a project that graded documents, in id order; looks at one grade of each, however many there are."""
+    given = ModelGrade.objects.filter(annotator=OuterRef("pk"))
+    return Annotator.objects.judges().filter(Exists(given), project=project).order_by("pk")
 
 
 def values_by_llm_grades(
@@ -50,9 +55,10 @@ def values_by_llm_grades(
 
     The mean of a document is over the models that graded it; an ungraded document counts as grade 0. Raises NoLlmGrades.
     """
-    models = {each.pk: each.name for each in grading_models(project) if model is None or each.pk == model}
+    known = {each.pk: each.name for each in grading_models(project)}
+    models = {pk: name for pk, name in known.items() if model is None or pk == model}
     if not models:
-        there = ", ".join(f"{each.pk} ({each.name})" for each in grading_models(project))
+        there = ", ".join(f"{pk} ({name})" for pk, name in known.items())
         raise NoLlmGrades(
             f"judge {model} gave no LLM grades; choose one of {there}"
             if there
@@ -75,11 +81,9 @@ def values_by_llm_grades(
 
 def _with_llm_grades(queries: Sequence[EvaluationQuery], models: Sequence[int]) -> list[EvaluationQuery]:
     """The queries with the models' mean grade of each candidate instead of people's, NaN where there is none."""
-    ids = np.concatenate([query.candidate_ids for query in queries]).tolist()
-    known: dict[int, float] = {}
-    for start in range(0, len(ids), CHUNK):
-        rows = ModelGrade.objects.filter(annotator__in=models, candidate__in=ids[start : start + CHUNK])
-        known |= dict(rows.order_by("candidate").values("candidate").annotate(mean=Avg("value")).values_list("candidate", "mean"))  # fmt: skip
+    ids = np.concatenate([query.candidate_ids for query in queries])
+    rows = copy_columns(_MEANS, [list(models), np.unique(ids).tolist()], [("candidate", "i8"), ("mean", "f8")])
+    known = dict(zip(rows["candidate"].tolist(), rows["mean"].tolist(), strict=True))
     return [
         replace(
             query,

@@ -156,8 +156,17 @@ class _References:
         return Evaluation.objects.filter(project=project, snapshot=snapshot, split=split).exists()
 
     @cached_property
+    def _llm_grades(self) -> LlmGraded | NoLlmGrades:
+        try:
+            return values_by_llm_grades(*self._place, (self._measure,), model=self._model)
+        except NoLlmGrades as error:
+            return error
+
+    @property
     def _llm(self) -> LlmGraded:
-        return values_by_llm_grades(*self._place, (self._measure,), model=self._model)
+        if isinstance(self._llm_grades, NoLlmGrades):
+            raise self._llm_grades
+        return self._llm_grades
 
     @cached_property
     def _judged(self) -> dict[str, JudgedDocuments]:

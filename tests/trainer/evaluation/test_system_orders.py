@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from django.db import connection
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
 from labeling.models import Annotator, Candidate, ModelGrade, Project
@@ -16,6 +18,7 @@ from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.rows import make_judges
 from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
 from trainer.evaluation.leaderboard import evaluation_queries, snapshot_queries
+from trainer.evaluation.llm_grades import grading_models
 from trainer.evaluation.system_orders import PAIRS, NoSystemOrders, SystemOrders, all_system_orders, system_orders
 from trainer.models import Reranker
 from workers.jobs.evaluation import evaluate, order_evaluation
@@ -173,6 +176,28 @@ def test_a_project_without_human_grades_compares_elo_with_llm_grades(project: Pr
     assert isinstance(none, NoSystemOrders) and isinstance(also_none, NoSystemOrders)
     assert (none.missing, also_none.missing) == ("grades", "grades") and "import grades" in str(none)
     assert isinstance(found, SystemOrders) and found.pair == ("elo", "llm_grades")
+
+
+def test_the_number_of_grades_and_documents_costs_no_further_queries(project: Project) -> None:
+    snapshot = evaluated(project, runs=3)
+    judges = make_judges(project, 3)
+    grade_like_people(judges[0])
+
+    def asked() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            all_system_orders(project, snapshot, "test")
+        assert not any(
+            "JOIN" in each["sql"] and "labeling_modelgrade" in each["sql"] for each in queries.captured_queries
+        )
+        return len(queries)
+
+    few = asked()
+    for judge in judges[1:]:
+        grade_like_people(judge)
+    assert [each.pk for each in grading_models(project)] == [each.pk for each in judges]
+    assert asked() == few
+    ModelGrade.objects.update(value=0.0)
+    assert asked() < few, "that there is none is found out once"
 
 
 def test_grades_of_another_projects_judge_do_not_count(project: Project) -> None:

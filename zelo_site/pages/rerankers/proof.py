@@ -14,11 +14,12 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import messages
-from django.db.models import QuerySet
+from django.core.cache import cache
+from django.db.models import Max, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from labeling.importing.lines import RowError
 from labeling.models import Project, Query
@@ -52,6 +53,7 @@ from zelo_site.pages.scope import may_change, owned_project, visible_project
 from zelo_site.pages.texts import clipped, document_title
 
 MOVED_SHOWN = 200
+ORDERS_KEPT_S = 30
 LONGEST_ID = 1000
 LONGEST_MEASURES = 300
 
@@ -190,9 +192,31 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
 
 
 def _orders(project: Project, board: Leaderboard, model: int | None) -> list[OrdersLine]:
-    """Return how far each two references order the rerankers alike, or what they lack."""
-    where = (project, board.snapshot, board.split)
-    return orders_lines(all_system_orders(*where, measure=board.measures[0], model=model))
+    """Return how far each two references order the rerankers alike, or what they lack.
+
+    Kept for a while, until something else is evaluated: with LLM grades it reads every candidate of the split.
+    """
+    where, measure = (project, board.snapshot, board.split), board.measures[0]
+    evaluated = Evaluation.objects.filter(project=project, snapshot=board.snapshot, split=board.split)
+    newest = evaluated.aggregate(newest=Max("created_at"))["newest"]
+    parts = (
+        project.pk,
+        board.snapshot.pk,
+        board.split,
+        measure,
+        model,
+        get_language(),
+        f"{newest:%s.%f}",
+        len(board.rows),
+    )
+    return cast(
+        list[OrdersLine],
+        cache.get_or_set(
+            f"zelo:orders:{':'.join(map(str, parts))}",
+            lambda: orders_lines(all_system_orders(*where, measure=measure, model=model)),
+            ORDERS_KEPT_S,
+        ),
+    )
 
 
 def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:

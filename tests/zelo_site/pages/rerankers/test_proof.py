@@ -27,6 +27,7 @@ from trainer.models import Reranker
 from workers.jobs.evaluation import AT_QUERY, evaluate, order_evaluation
 from workers.models import Job
 from zelo_site.management.commands import evaluate as command
+from zelo_site.pages.rerankers import proof
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -283,6 +284,50 @@ def test_the_reader_chooses_whose_llm_grades_count(client: Client, project: Proj
     assert "mean of all models" in html and f'<option value="{judges[1].pk}">' in html
     html = page(client, "proof", project.slug, graded_by=judges[1].pk)
     assert f'<option value="{judges[1].pk}" selected>' in html
+
+
+@pytest.mark.usefixtures("stub_plugins")
+def test_the_page_compares_the_orders_anew_only_after_an_evaluation(
+    client: Client, project: Project, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It follows a running evaluation every few seconds, and the comparison reads every candidate of the split."""
+    compared: list[Any] = []
+    original = proof.all_system_orders
+    monkeypatch.setattr(proof, "all_system_orders", lambda *a, **k: compared.append(k["model"]) or original(*a, **k))
+    measured(project, snapshot)
+    first, again = (
+        page(client, "proof", project.slug).split('id="h-orders"')[1].split("</section>")[0] for _ in range(2)
+    )
+    assert first == again and compared == [None]
+    assert (
+        "Noten von Menschen und Elo"
+        in client.get(reverse("proof", args=[project.slug]), headers={"Accept-Language": "de"}).content.decode()
+    )
+    page(client, "proof", project.slug, graded_by=7)
+    page(client, "proof", project.slug, graded_by="9" * 30)
+    assert compared[:3] == [None, None, 7] and len(compared) <= 4
+    compared.clear()
+    measured(project, snapshot)
+    page(client, "proof", project.slug)
+    assert compared == [None]
+
+
+@pytest.mark.usefixtures("stub_plugins")
+@pytest.mark.parametrize(
+    "wrong",
+    ["model=x", "model=1.5", "model=", "first=", "second=people", "snapshot=x", "split=train", "measure=ndcg@0",
+     "measure=ndcg@99999999999999999999", "measure=%00", "first=llm_grades&second=llm_grades"],
+)  # fmt: skip
+def test_wrong_words_to_rest_orders_are_refused(
+    client: Client, project: Project, snapshot: Snapshot, wrong: str
+) -> None:
+    address = f"/api/v1/projects/{project.slug}/leaderboard/orders"
+    assert client.get(f"{address}?{wrong}").status_code == 422
+    assert client.get(f"{address}?second=llm_grades&model={'9' * 30}").status_code == 409
+    assert client.get(f"{address}?snapshot={'9' * 30}").status_code in (404, 422)
+    client.force_login(make_user("stranger"))
+    assert client.get(f"{address}?second=llm_grades").status_code == 404
+    assert client.get(reverse("proof", args=[project.slug])).status_code == 404
 
 
 def test_rest_enters_a_run(client: Client, project: Project, snapshot: Snapshot) -> None:
