@@ -48,6 +48,20 @@ def grading_models(project: Project) -> QuerySet[Annotator]:
     return Annotator.objects.judges().filter(Exists(given), project=project).order_by("pk")
 
 
+def chosen_models(project: Project, model: int | None) -> dict[int, str]:
+    """The names by id of the judge `model`, or of all that graded documents. Raises NoLlmGrades if it gave no grades."""
+    known = {each.pk: each.name for each in grading_models(project)}
+    found = {pk: name for pk, name in known.items() if model is None or pk == model}
+    if not found:
+        there = ", ".join(f"{pk} ({name})" for pk, name in known.items())
+        raise NoLlmGrades(
+            f"judge {model} gave no LLM grades; choose one of {there}"
+            if there
+            else "the project has no LLM grades; start a run with the judge 'grade'"
+        )
+    return found
+
+
 def values_by_llm_grades(
     project: Project, snapshot: Snapshot, split: str, measures: Sequence[str], *, model: int | None = None
 ) -> LlmGraded:
@@ -55,15 +69,7 @@ def values_by_llm_grades(
 
     The mean of a document is over the models that graded it; an ungraded document counts as grade 0. Raises NoLlmGrades.
     """
-    known = {each.pk: each.name for each in grading_models(project)}
-    models = {pk: name for pk, name in known.items() if model is None or pk == model}
-    if not models:
-        there = ", ".join(f"{pk} ({name})" for pk, name in known.items())
-        raise NoLlmGrades(
-            f"judge {model} gave no LLM grades; choose one of {there}"
-            if there
-            else "the project has no LLM grades; start a run with the judge 'grade'"
-        )
+    models = chosen_models(project, model)
     try:
         queries = snapshot_queries(snapshot, split)
         kept = measurable(_with_llm_grades(queries, list(models)), "grades")

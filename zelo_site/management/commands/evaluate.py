@@ -19,6 +19,7 @@ from scoring.numerics.measures.resampling import Interval
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Against, Leaderboard, NotEvaluated, Row, leaderboard
+from trainer.evaluation.llm_grades import NoLlmGrades, chosen_models
 from trainer.evaluation.metrics import REFERENCES, parse_measures
 from trainer.evaluation.system_orders import NAMES, NoSystemOrders, Pair, SystemOrders, all_system_orders
 from trainer.models import Reranker
@@ -83,6 +84,8 @@ class Command(BaseCommand):
             project = find_project(options["project"])
             snapshot = self._snapshot(project, options["snapshot"])
             try:
+                if options["llm_grades"] is not None:
+                    chosen_models(project, options["llm_grades"])
                 for path in options["run_file"]:
                     with Path(path).open("rb") as stream:
                         enter_run_file(project, Path(path).name, stream)
@@ -90,7 +93,9 @@ class Command(BaseCommand):
                     enter_outside(project, name)
                 has_entered = bool(options["run_file"] or options["outside"])
                 job = _ordered(project, snapshot, options["split"], rerun=has_entered)
-            except (EvaluationRefused, EntryRefused, RowError, UnknownOutside, OutsideInvalid, OSError) as error:
+            except (
+                EvaluationRefused, EntryRefused, RowError, UnknownOutside, OutsideInvalid, NoLlmGrades, OSError,
+            ) as error:  # fmt: skip
                 raise CommandError(str(error)) from error
             _carry_out(job)
             if job.state == Job.State.FAILED:

@@ -22,7 +22,7 @@ from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
 from labeling.importing.lines import RowError
-from labeling.models import Project, Query
+from labeling.models import Annotator, Project, Query
 from labeling.wording import translated_name
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
@@ -165,7 +165,8 @@ def proof_page(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _page(request: HttpRequest, project: Project, error: BadForm | None = None) -> HttpResponse:
     snapshots = list(_snapshots(request, project))
-    chosen = _chosen(request, project, snapshots)
+    models = list(grading_models(project))
+    chosen = _chosen(request, project, snapshots, models)
     job = Job.objects.filter(project=project, stage=STAGE).first()
     sent = {one_of(request.POST, "action", ACTIONS): request.POST}
     context = {
@@ -179,7 +180,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "lines": _lines(board) if board else [],
         "by_domain": _by_domain(board) if board and board.has_tall_domains else None,
         "orders": _orders(project, board, chosen.graded_by) if board and chosen else None,
-        "grading_models": list(grading_models(project)),
+        "grading_models": models,
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
@@ -219,8 +220,13 @@ def _orders(project: Project, board: Leaderboard, model: int | None) -> list[Ord
     )
 
 
-def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -> Chosen | None:
-    """Return the selection from the URL; the default is the latest evaluation, or the latest snapshot's test split."""
+def _chosen(
+    request: HttpRequest, project: Project, snapshots: list[Snapshot], models: list[Annotator]
+) -> Chosen | None:
+    """Return the selection from the URL; the default is the latest evaluation, or the latest snapshot's test split.
+
+    A model that is none of `models`, such as a deleted one, means all.
+    """
     asked = request.GET
     latest = (
         Evaluation.objects.filter(project=project, snapshot__in=snapshots)
@@ -239,6 +245,7 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
         return None
     split = _known(asked, "split", SPLITS) or (latest.split if latest else "test")
     reference = cast(Reference, _known(asked, "reference", REFERENCES) or _first_reference(project, snapshot, split))
+    graded_by = _asked(request, "graded_by")
     wrong = ""
     measures: tuple[str, ...] = METRICS
     try:
@@ -248,7 +255,7 @@ def _chosen(request: HttpRequest, project: Project, snapshots: list[Snapshot]) -
     return Chosen(
         snapshot, split, reference, _asked(request, "against") or None,
         measures=measures, complete=asked.get("complete") == "on", wrong_measures=wrong,
-        graded_by=_asked(request, "graded_by") or None,
+        graded_by=graded_by if graded_by in {each.pk for each in models} else None,
     )  # fmt: skip
 
 
@@ -347,7 +354,7 @@ def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
 def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the queries that gained and lost between two rerankers, and the moved documents of one query."""
     project = visible_project(request, slug)
-    chosen = _chosen(request, project, list(_snapshots(request, project)))
+    chosen = _chosen(request, project, list(_snapshots(request, project)), list(grading_models(project)))
     if chosen is None or not request.GET.get("from") or not request.GET.get("to"):
         return redirect("proof", slug=project.slug)
     evaluations = Evaluation.objects.filter(

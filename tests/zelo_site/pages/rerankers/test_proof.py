@@ -284,6 +284,10 @@ def test_the_reader_chooses_whose_llm_grades_count(client: Client, project: Proj
     assert "mean of all models" in html and f'<option value="{judges[1].pk}">' in html
     html = page(client, "proof", project.slug, graded_by=judges[1].pk)
     assert f'<option value="{judges[1].pk}" selected>' in html
+    deleted = page(client, "proof", project.slug, graded_by=judges[1].pk + 1)
+    assert "No LLM grades on this split" not in deleted and " selected>mean of all" not in deleted
+    with pytest.raises(CommandError, match=rf"judge 0 gave no LLM grades; choose one of {judges[0].pk} "):
+        call_command("evaluate", project.slug, "--llm-grades", "0")
 
 
 @pytest.mark.usefixtures("stub_plugins")
@@ -303,9 +307,10 @@ def test_the_page_compares_the_orders_anew_only_after_an_evaluation(
         "Noten von Menschen und Elo"
         in client.get(reverse("proof", args=[project.slug]), headers={"Accept-Language": "de"}).content.decode()
     )
-    page(client, "proof", project.slug, graded_by=7)
+    assert compared == [None, None]
+    page(client, "proof", project.slug, graded_by=7)  # such as a deleted judge: all models
     page(client, "proof", project.slug, graded_by="9" * 30)
-    assert compared[:3] == [None, None, 7] and len(compared) <= 4
+    assert compared == [None, None]
     compared.clear()
     measured(project, snapshot)
     page(client, "proof", project.slug)
