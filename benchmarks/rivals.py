@@ -37,7 +37,7 @@ from scoring.numerics.design import adaptive, kernels, static
 TOP = 10
 DOCUMENT_TOKENS = 150
 SLOPE = 2.41
-ROUND = 25
+ROUND = 15
 SET_SIZE = 4
 
 

@@ -97,10 +97,10 @@ class Adaptive(plugins.Sampler):
             description="Random cycles before the first adaptive round. 0: one pair per candidate.",
         )
         round_pairs: int = pydantic.Field(
-            default=25,
+            default=15,
             ge=1,
             le=MOST_PAIRS,
-            description="Pairs per query and round, at least a quarter of its candidates.",
+            description="Pairs per query and round, at least an eighth of its candidates.",
         )
         pairs_per_candidate: float = pydantic.Field(
             default=4.0, gt=0, le=MOST_DEGREE, description="Maximum pairs per candidate (4 in the paper)."
@@ -167,7 +167,7 @@ class Adaptive(plugins.Sampler):
         return missing if state.theta is None or budget == 0 or len(missing) else None
 
     def _round(self, state: QueryState, budget: int) -> int:
-        return min(budget, max(self.options.round_pairs, state.size // 4))
+        return min(budget, max(self.options.round_pairs, state.size // 8))
 
     def _outlook(self, state: QueryState, rng: np.random.Generator) -> tuple[Posterior, FloatArray]:
         options = self.options
