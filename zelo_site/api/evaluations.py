@@ -254,23 +254,25 @@ def get_system_orders(
     measure: str = "",
     first: OrderReference = "grades",
     second: OrderReference = "elo",
-    model: int | None = None,
+    judge: int | None = None,
 ) -> dict[str, Any]:
     """Whether two references (human grades, Elo, LLM grades) order the evaluated rerankers alike: Kendall's tau-b and
     Pearson's r with 95 % bootstrap intervals over queries. Elo and the judges, which make references, are not counted.
 
-    LLM grades are those of the judge with the id `model`, or the mean of all models that graded a document.
+    LLM grades are those of the judge with the id `judge`, or the mean of all models that graded a document.
     """
     project = project_or_404(request, slug)
     pair = next((each for each in PAIRS if set(each) == {first, second}), None)
     if pair is None:
         raise HttpError(422, f"first and second are both {first!r}; expected two different references")
+    if judge is not None and "llm_grades" not in pair:
+        raise HttpError(422, "judge chooses LLM grades, but neither first nor second is 'llm_grades'")
     try:
         (chosen, *more) = parse_measures(measure or "ndcg@10")
         if more:
             raise HttpError(422, f"measure is {measure!r}; expected one measure, such as ndcg@10")
         where = (project, _snapshot(request, project, snapshot), split)
-        found = system_orders(*where, pair=pair, measure=chosen, model=model)
+        found = system_orders(*where, pair=pair, measure=chosen, model=judge)
     except UnknownMetric as error:
         raise HttpError(422, str(error)) from error
     except NoSystemOrders as error:

@@ -284,6 +284,7 @@ def test_an_endpoint_without_batches_fails_the_questions_with_its_answer(
 
 
 def test_a_batch_that_the_provider_has_forgotten_is_given_up(fake: FakeJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake.order_batch_faults("never_ends")  # not before it is forgotten
     run, judge = batch_run(monkeypatch, fake)
     step(run, judge)
     ProviderBatch.objects.update(batch_id="batch-of-nobody")

@@ -259,8 +259,8 @@ def test_page_rest_command_and_report_say_whether_the_references_order_the_reran
     found = client.get(by_llm).json()
     assert (found["references"], found["models"]) == (["elo", "llm_grades"], [judge.name])
     assert client.get(f"{address}&second=llm_grades").json()["kendall"]["estimate"] == 1.0
-    assert client.get(f"{by_llm}&model={judge.pk}").json() == found
-    assert client.get(f"{by_llm}&model=0").status_code == 409
+    assert client.get(f"{by_llm}&judge={judge.pk}").json() == found
+    assert client.get(f"{by_llm}&judge=0").status_code == 409
     html = client.get(page_of, {"snapshot": snapshot.pk, "graded_by": judge.pk}).content.decode()
     assert "No LLM grades on this split" not in html and 'name="graded_by"' not in html, "one model is no choice"
     finished = Job.objects.filter(stage="evaluate").first()
@@ -320,7 +320,7 @@ def test_the_page_compares_the_orders_anew_only_after_an_evaluation(
 @pytest.mark.usefixtures("stub_plugins")
 @pytest.mark.parametrize(
     "wrong",
-    ["model=x", "model=1.5", "model=", "first=", "second=people", "snapshot=x", "split=train", "measure=ndcg@0",
+    ["judge=x", "judge=1.5", "judge=", "judge=1", "first=", "second=people", "snapshot=x", "split=train", "measure=ndcg@0",
      "measure=ndcg@99999999999999999999", "measure=%00", "first=llm_grades&second=llm_grades"],
 )  # fmt: skip
 def test_wrong_words_to_rest_orders_are_refused(
@@ -328,7 +328,7 @@ def test_wrong_words_to_rest_orders_are_refused(
 ) -> None:
     address = f"/api/v1/projects/{project.slug}/leaderboard/orders"
     assert client.get(f"{address}?{wrong}").status_code == 422
-    assert client.get(f"{address}?second=llm_grades&model={'9' * 30}").status_code == 409
+    assert client.get(f"{address}?second=llm_grades&judge={'9' * 30}").status_code == 409
     assert client.get(f"{address}?snapshot={'9' * 30}").status_code in (404, 422)
     client.force_login(make_user("stranger"))
     assert client.get(f"{address}?second=llm_grades").status_code == 404
