@@ -8,6 +8,7 @@ from labeling.models import Candidate, Document, Project, Query
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.rows import make_project
+from trainer.evaluation.leaderboard import evaluation_queries
 from trainer.evaluation.metrics import EvaluationQuery
 
 NAN = float("nan")
@@ -50,6 +51,16 @@ def make_frozen(project: Project, **options: float) -> Snapshot:
     return freeze(
         [project], name="frozen", options=SnapshotOptions(**{"test_share": 0.34, "dev_share": 0.1, **options})
     )
+
+
+def a_run(snapshot: Snapshot) -> bytes:
+    """A TREC run that ranks the test split's documents in the snapshot's order."""
+    lines = [
+        f"{query.id} Q0 {document} 1 {-place} today\n"
+        for query in evaluation_queries(snapshot, "test")
+        for place, document in enumerate(query.document_ids)
+    ]
+    return "".join(lines).encode()
 
 
 def a_query(

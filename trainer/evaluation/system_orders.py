@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from trainer.evaluation.metrics import METRICS, RESAMPLES, Measured
 from trainer.models import Evaluation, Reranker
 
 OrderReference = Literal["grades", "elo", "llm_grades"]
-ORDER_REFERENCES: tuple[OrderReference, ...] = get_args(OrderReference)
 Pair = tuple[OrderReference, OrderReference]
 PAIRS: tuple[Pair, ...] = (("grades", "elo"), ("grades", "llm_grades"), ("elo", "llm_grades"))
 Missing = Literal["evaluation", "grades", "elo", "llm_grades", "rerankers"]

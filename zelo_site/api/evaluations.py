@@ -17,7 +17,7 @@ from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
 from trainer.evaluation.entries import EntryRefused, NameTaken, enter_outside, enter_run_file
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
-from trainer.evaluation.leaderboard import NotEvaluated, leaderboard
+from trainer.evaluation.leaderboard import NotEvaluated, Row, leaderboard
 from trainer.evaluation.metrics import parse_measures
 from trainer.evaluation.rank_changes import what_moved
 from trainer.evaluation.system_orders import PAIRS, NoSystemOrders, OrderReference, system_orders
@@ -212,28 +212,6 @@ def get_leaderboard(
         raise HttpError(422, str(error)) from error
     except NotEvaluated as error:
         raise HttpError(409, str(error)) from error
-    rows = [
-        {
-            "reranker": row.evaluation.reranker_id,
-            "name": row.name,
-            "kind": row.kind,
-            "release": row.evaluation.reranker.release,
-            "metrics": {metric: own.shown() for metric, own in row.metrics.items()},
-            "domains": {
-                domain: {metric: own.shown() for metric, own in metrics.items()}
-                for domain, metrics in row.domains.items()
-            },
-            "queries": row.queries,
-            "matched": row.matched,
-            "against": {
-                kind: own.test.difference.shown()
-                | {"name": own.name, "p_value": own.test.p_value, "verdict": own.verdict}
-                for kind, own in {**row.against, "chosen": row.to_chosen}.items()
-                if own is not None
-            },
-        }
-        for row in board.rows
-    ]
     return {
         "snapshot": board.snapshot.pk,
         "split": split,
@@ -241,7 +219,28 @@ def get_leaderboard(
         "measures": board.measures,
         "complete": complete,
         "queries": board.queries,
-        "rows": rows,
+        "rows": list(map(_board_row, board.rows)),
+    }
+
+
+def _board_row(row: Row) -> dict[str, Any]:
+    """A row of the leaderboard as JSON."""
+    return {
+        "reranker": row.evaluation.reranker_id,
+        "name": row.name,
+        "kind": row.kind,
+        "release": row.evaluation.reranker.release,
+        "metrics": {metric: own.shown() for metric, own in row.metrics.items()},
+        "domains": {
+            domain: {metric: own.shown() for metric, own in metrics.items()} for domain, metrics in row.domains.items()
+        },
+        "queries": row.queries,
+        "matched": row.matched,
+        "against": {
+            kind: own.test.difference.shown() | {"name": own.name, "p_value": own.test.p_value, "verdict": own.verdict}
+            for kind, own in {**row.against, "chosen": row.to_chosen}.items()
+            if own is not None
+        },
     }
 
 

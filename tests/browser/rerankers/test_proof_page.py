@@ -17,10 +17,9 @@ from labeling.models import Annotator, Candidate, Membership, ModelGrade, Projec
 from scoring.models import Snapshot
 from tests.browser.checks import faults_in_looks, serious_faults
 from tests.browser.conftest import LOOKS, Visit
-from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.frozen import a_run, make_frozen, make_scored
 from tests.factories.pages import make_user
 from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
-from trainer.evaluation.leaderboard import evaluation_queries
 from workers.jobs.evaluation import evaluate, order_evaluation
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -50,15 +49,6 @@ def snapshot(owner: User, settings: Settings, tmp_path: Path) -> Snapshot:
             ModelGrade(annotator=judge, candidate_id=pk, value=scale * (grade or 0.0)) for pk, grade in graded
         )
     return snapshot
-
-
-def a_run(snapshot: Snapshot) -> bytes:
-    lines = [
-        f"{query.id} Q0 {document} 1 {-place} today\n"
-        for query in evaluation_queries(snapshot, "test")
-        for place, document in enumerate(query.document_ids)
-    ]
-    return "".join(lines).encode()
 
 
 def project_of(snapshot: Snapshot) -> Project:

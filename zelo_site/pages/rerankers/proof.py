@@ -207,7 +207,7 @@ def _orders(project: Project, board: Leaderboard, model: int | None) -> list[Ord
         measure,
         model,
         get_language(),
-        f"{newest:%s.%f}",
+        newest.isoformat(),
         len(board.rows),
     )
     return cast(

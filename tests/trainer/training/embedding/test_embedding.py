@@ -272,7 +272,7 @@ def test_forms_that_differ_are_not_published(
     assert not list(tmp_path.iterdir())
 
 
-def test_it_is_served_as_embeddings_and_at_the_rerank_addresses(published: Path) -> None:
+def test_it_is_served_as_embeddings_in_the_shapes_of_openai_and_tei(published: Path) -> None:
     model = SentenceTransformer(str(published / "sentence_transformers"), device="cpu")
     expected = model.encode(TEXTS)
     with serving(published) as address:
@@ -312,6 +312,20 @@ def test_it_is_served_as_embeddings_and_at_the_rerank_addresses(published: Path)
         for path in ("/embed_all", "/embed_sparse"):
             refused = httpx.post(f"{address}{path}", json={"inputs": "a"})
             assert refused.status_code == 404 and "use /embed" in refused.json()["message"]
+        warned = httpx.post(f"{address}/v1/embeddings", json={"input": "a", "user": "u"}).headers["x-zelo-warnings"]
+        assert warned == "user is not used"
+        spelled, broken = (
+            httpx.post(f"{address}/v1/embeddings", json={"input": f"pond {each} water"}).json()["data"]
+            for each in ("[SEP]", "[ SEP]")
+        )
+        assert spelled == broken
+        assert httpx.get(f"{address}/info").json()["model_type"] == {"embedding": {"pooling": "mean"}}
+
+
+def test_it_is_served_by_its_cosine_at_the_rerank_addresses(published: Path) -> None:
+    model = SentenceTransformer(str(published / "sentence_transformers"), device="cpu")
+    expected = model.encode(TEXTS)
+    with serving(published) as address:
         ranked = httpx.post(f"{address}/v1/rerank", json={"query": "goldfish", "documents": TEXTS}).json()
         cosines = dict(enumerate((expected @ model.encode("goldfish")).tolist()))
         found = {row["index"]: row["relevance_score"] for row in ranked["results"]}
@@ -322,14 +336,6 @@ def test_it_is_served_as_embeddings_and_at_the_rerank_addresses(published: Path)
         cosines = [expected[0] @ model.encode("goldfish"), expected[0] @ expected[1]]
         assert [row["score"] for row in scored["data"]] == pytest.approx(cosines, abs=1e-4)
         assert scored["meta"]["warnings"] == ["user is not used"]
-        warned = httpx.post(f"{address}/v1/embeddings", json={"input": "a", "user": "u"}).headers["x-zelo-warnings"]
-        assert warned == "user is not used"
-        spelled, broken = (
-            httpx.post(f"{address}/v1/embeddings", json={"input": f"pond {each} water"}).json()["data"]
-            for each in ("[SEP]", "[ SEP]")
-        )
-        assert spelled == broken
-        assert httpx.get(f"{address}/info").json()["model_type"] == {"embedding": {"pooling": "mean"}}
         body = {"query": "goldfish", "documents": [TEXTS[0] + " water" * 50], "max_tokens_per_doc": 1}
         (first,) = httpx.post(f"{address}/v1/rerank", json=body).json()["results"]
         head = model.tokenizer(TEXTS[0], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][0][1]

@@ -18,7 +18,7 @@ from pytest_django import Settings
 
 from labeling.models import Membership, ModelGrade, Project
 from scoring.models import Snapshot
-from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.frozen import a_run, make_frozen, make_scored
 from tests.factories.pages import make_user, page
 from tests.factories.rows import judge_pair, make_judges, make_pair
 from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
@@ -52,15 +52,6 @@ def snapshot(project: Project) -> Snapshot:
 def measured(project: Project, snapshot: Snapshot) -> None:
     chosen = [each for each in enter_baselines(project) if each.kind != BASE]
     evaluate(order_evaluation(project, snapshot, rerankers=chosen).pk)
-
-
-def a_run(snapshot: Snapshot) -> bytes:
-    lines = [
-        f"{query.id} Q0 {document} 1 {-place} today\n"
-        for query in evaluation_queries(snapshot, "test")
-        for place, document in enumerate(query.document_ids)
-    ]
-    return "".join(lines).encode()
 
 
 def test_without_a_snapshot_the_page_says_what_a_proof_needs(client: Client, project: Project) -> None:
