@@ -36,7 +36,7 @@ REPEATED = 3
 # Not pages: signing in and out, files, health, interfaces for programs, and fragments of forms.
 LEFT_OUT = {
     "enter", "sign-in", "sign-out", "healthz", "readyz", "metrics", "health", "download", "chart-file", "export-archive",
-    "left-out", "doc-image", "unknown-operation", "unknown-address", "rerank-models", "rerank-info",
+    "left-out", "doc-image", "unknown-operation", "unknown-address", "rerank-models", "rerank-model", "rerank-model-short", "rerank-info",
 }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ from trainer.serving.protocols import (
     dialect_of,
     error_body,
     error_headers,
+    model_entry,
     model_named,
     read_body,
     too_large,
@@ -188,14 +189,14 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 @login_not_required
 @csrf_exempt
-def models(request: HttpRequest) -> HttpResponse:
-    """GET /v1/models: the valid values of `model`, in OpenAI's format."""
+def models(request: HttpRequest, *, name: str = "") -> HttpResponse:
+    """GET /v1/models: the valid values of `model`, in OpenAI's format; /v1/models/NAME: the entry of one."""
     try:
         check_method(MODELS, request.method or "")
-        user = _key(request).user
+        found = listed(_key(request).user)
+        return JsonResponse(model_entry(found, name.strip("/")) if name else {"object": "list", "data": found})
     except RerankRefused as error:
         return refusal_of(MODELS, error)
-    return JsonResponse({"object": "list", "data": listed(user)})
 
 
 def warm(reranker: Reranker) -> bool:

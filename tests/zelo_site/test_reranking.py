@@ -350,6 +350,12 @@ def test_health_info_and_unknown_addresses_answer_in_json(
     assert client.get("/info?model=other", headers=headers).status_code == 404
     assert client.get("/v1/models/", headers=headers).json()["data"][0]["id"] == full_name(reranker)
     assert client.post("/v1/models", headers=headers).status_code == 405
+    for address in ("/v1/models/", "/models/"):
+        model = client.get(address + full_name(reranker), headers=headers).json()
+        assert (model["id"], model["object"]) == (full_name(reranker), "model")
+        other = client.get(f"{address}other/fish", headers=headers)
+        assert other.status_code == 404 and full_name(reranker) in other.json()["message"]
+        assert client.get(address + full_name(reranker)).status_code == 401
     for address in ("/v1/chat/completions", "/v2/x/y"):
         for answer in (client.get(address), client.post(address, {}, content_type="application/json")):
             assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")

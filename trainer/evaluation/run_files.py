@@ -201,8 +201,13 @@ def _separator(text: str) -> str | None:
     """The separator of a first line that is CSV; None for other dialects, whose ids may have commas and semicolons."""
     words = _words(text)
     is_row = len(words) in _LAYOUTS and _is_plain(words)
-    if "\t" in text and (is_row or _header(words)):
-        return None
+    if "\t" in text:
+        with contextlib.suppress(RowError):
+            cells = _cells(text, "\t", 1)
+            if _is_quoted(words) and (_header(cells) or (len(cells) in _LAYOUTS and _is_plain(cells))):
+                return "\t"
+        if is_row or _header(words):
+            return None
     split: dict[str, list[str]] = {}
     for each in _SEPARATORS:
         with contextlib.suppress(RowError):
@@ -214,6 +219,11 @@ def _separator(text: str) -> str | None:
     if (sure := next(likely, None)) is not None or is_row:
         return sure
     return next((each for each in _SEPARATORS if text.count(each) > 1), None)  # an unknown header, or a bad row
+
+
+def _is_quoted(words: list[str]) -> bool:
+    """Whether a word stands in quotes, which separate tabs leave out of ids."""
+    return any(len(word) > 1 and word[0] == word[-1] == '"' for word in words)
 
 
 def _has_tag_with(separator: str, words: list[str]) -> bool:

@@ -16,7 +16,7 @@ NOT_OFFERED = {
     "/predict": "classification is not offered; use /rerank",
     "/similarity": "use /rerank with an embedding student, which scores by cosine",
 }
-ADDRESSES = tuple(f"{method} {path}" for path, method in METHODS.items())
+ADDRESSES = (*(f"{method} {path}" for path, method in METHODS.items()), f"GET {MODELS}/{{id}}")
 
 
 def normal(path: str) -> str:
@@ -31,6 +31,17 @@ def below_model(path: str) -> tuple[str, str]:
     if len(parts) > 3 and parts[0] == "models":
         return normal("/".join(parts[3:])), "/".join(parts[1:3])
     return normal(path), ""
+
+
+def listed_model(path: str) -> str:
+    """The model whose entry of the list an address names: of `/v1/models/fish/search` `fish/search`; of any other "".
+
+    A name may hold slashes, so everything after `models` is the name.
+    """
+    parts = [part for part in path.split("/") if part]
+    if parts[:2] == ["v1", "models"]:
+        return "/".join(parts[2:])
+    return "/".join(parts[1:]) if parts[:1] == ["models"] and len(parts) <= 3 else ""
 
 
 def allows(path: str, method: str) -> bool:

@@ -136,6 +136,15 @@ def model_id(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name.lower()).strip("-.") or "reranker"
 
 
+def model_entry(listed: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """The entry of a list of models whose id is the name. Raises RerankRefused."""
+    found = next((each for each in listed if each["id"] == name), None)
+    if found is None:
+        known = ", ".join(each["id"] for each in listed[:20]) or "none"
+        raise RerankRefused(404, f"no model has the id {name[:200]!r}; those that the key may use: {known}")
+    return found
+
+
 def model_named(body: Mapping[str, Any]) -> str:
     """The model name in the body, or "". Raises RerankRefused."""
     model = body.get("model")

@@ -32,7 +32,17 @@ from trainer.serving.access.callers import (
     deadline_s,
 )
 from trainer.serving.access.limits import KeyLimits, OverLimit
-from trainer.serving.addresses import EMBED, EMBEDDINGS, HEALTH, METHODS, MODELS, SCORE, below_model, unknown
+from trainer.serving.addresses import (
+    EMBED,
+    EMBEDDINGS,
+    HEALTH,
+    METHODS,
+    MODELS,
+    SCORE,
+    below_model,
+    listed_model,
+    unknown,
+)
 from trainer.serving.batcher import RequestBatcher, TooBusy
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.embedding_protocol import (
@@ -61,6 +71,7 @@ from trainer.serving.protocols import (
     check_method,
     dialect_of,
     error_body,
+    model_entry,
     model_id,
     read_body,
     read_request,
@@ -205,11 +216,13 @@ class RerankApp:
             caller = await self._caller(path, headers, scope, named=named)
             if path in (STATE, WARM) and caller.user_key is None:
                 return await self._for_the_web_server(path, method, caller)
+            entry = listed_model(scope["path"])
+            path = MODELS if entry else path
             if path not in METHODS:
                 raise RerankRefused(404, unknown(path))
             check_method(path, method)
             if METHODS[path] == "GET":
-                return await self._described(path, caller)
+                return await self._described(path, caller, entry)
             check_encoding(headers.get("content-encoding", ""))
             content = await received(receive, int(headers.get("content-length") or 0))
             body, warnings = await self._beside(len(content) > MOST_READ_AT_ONCE, read_body, content)
@@ -274,14 +287,14 @@ class RerankApp:
             raise RerankRefused(404, f"model {model!r} is not served here; expected {self._default.name!r}")
         return self._default
 
-    async def _described(self, path: str, caller: Caller) -> Answer:
-        """The list of models in OpenAI's format, or TEI's description of one."""
+    async def _described(self, path: str, caller: Caller, entry: str) -> Answer:
+        """The list of models, or one of its entries, in OpenAI's format, or TEI's description of a model."""
         if path == MODELS:
             listed = self._listed()
             if caller.user_key is not None:
                 assert self._gate is not None
                 listed = await self._in_thread(self._gate.models_of, caller.user_key)
-            return json_answer(200, {"object": "list", "data": listed})
+            return json_answer(200, model_entry(listed, entry) if entry else {"object": "list", "data": listed})
         artefact = await self._artefact(caller, "")
         async with self._using(artefact) as model:
             return json_answer(200, info(model, artefact, most_requests=REQUEST_THREADS))

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -107,6 +108,8 @@ def test_ids_may_begin_with_a_hash_and_hold_a_tab() -> None:
     assert read(b"#1,d1,7.5\n#1,d2,3.25\n") == {"#1": {"d1": 7.5, "d2": 3.25}}
     assert read(b"#1\td1\t7.5\n#1\td2\t3.25\n") == {"#1": {"d1": 7.5, "d2": 3.25}}
     assert read(b"q1 d1 7.5\n#1 d2 3.25\n# a 7\n") == {"q1": {"d1": 7.5}, "#1": {"d2": 3.25}}
+    assert read(b'"q 1"\t"Q0"\t"d\t""1"""\t1\t7.5\t"t"\n') == {"q 1": {'d\t"1"': 7.5}}
+    assert read(b'q"1"\t"d1\t7.5\n') == {'q"1"': {'"d1': 7.5}}, "quotes within an id are its own"
     assert read(b'q1,"d\t1",7.5\nq1,d\t2,3.25\n') == {"q1": {"d\t1": 7.5, "d\t2": 3.25}}
 
 
@@ -243,9 +246,11 @@ def dialects(run: Run) -> dict[str, bytes]:
     scores = [[q, d, repr(score)] for q, d, _, score in rows]
     ranks = [[q, d, str(rank)] for q, d, rank, _ in rows]
 
-    def table(cells: list[list[str]], separator: str, *header: str) -> bytes:
+    def table(
+        cells: list[list[str]], separator: str, *header: str, quoting: Literal[0, 1, 2] = csv.QUOTE_MINIMAL
+    ) -> bytes:
         text = io.StringIO()
-        writer = csv.writer(text, delimiter=separator)
+        writer = csv.writer(text, delimiter=separator, quoting=quoting)
         writer.writerows([[*header]] * bool(header) + cells)
         return text.getvalue().encode()
 
@@ -259,6 +264,11 @@ def dialects(run: Run) -> dict[str, bytes]:
         **{f"trec {sep}": table(trec, sep) for sep in ",;"},
         **{f"header {sep}": table(scores, sep, "query_id", "doc_id", "score") for sep in ",;"},
         "header tab": lines([["query-id", "corpus-id", "score"], *scores], "\t"),
+        "quoted tab": table(scores, "\t", quoting=csv.QUOTE_ALL),
+        "quoted tab with a header": table(
+            trec, "\t", "qid", "q0", "docid", "rank", "score", "tag", quoting=csv.QUOTE_ALL
+        ),
+        "quoted ids and tab": table([[q, d, score] for q, d, _, score in rows], "\t", quoting=csv.QUOTE_NONNUMERIC),
         "ranks csv": table(ranks, ",", "qid", "docid", "rank"),
         "ranks tsv": table(ranks, "\t", "qid", "docno", "rank"),
         "jsonl": "".join(f"{json.dumps(each)}\n" for each in objects).encode(),

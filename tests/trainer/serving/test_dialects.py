@@ -189,6 +189,11 @@ def test_health_info_and_models_answer_as_tei_and_openai(address: str) -> None:
     assert info["auto_truncate"] is True and info["max_client_batch_size"] == 10_000
     (model,) = httpx.get(f"{address}/v1/models").json()["data"]
     assert (model["id"], model["object"], model["owned_by"]) == ("tiny", "model", "zelo") and model["created"] > 0
+    for path in ("/v1/models/tiny", "/models/tiny/", "//v1/models//tiny"):
+        assert httpx.get(f"{address}{path}").json() == model
+    other = httpx.get(f"{address}/v1/models/fish/other")
+    assert other.status_code == 404 and "'fish/other'; those that the key may use: tiny" in other.json()["message"]
+    assert httpx.post(f"{address}/v1/models/tiny").status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/chat/completions", "/v1/rerank/x", "/v1/Rerank"])

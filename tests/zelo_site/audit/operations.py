@@ -190,6 +190,6 @@ READ_ONLY = {
     "admin:workers_endpointstate_change", "admin:labeling_auditentry_change",
     "unknown-operation", "plugins", "projects", "jobs", "jobs-live", "doctor", "endpoints", "endpoint-models", "project", "project-live", "project-figures", "queries", "query", "charts", "chart", "chart-file",
     "query-ranking", "matrix", "graph", "where-next", "pair", "compare", "my-answers", "agreement", "training-run",
-    "training-live", "moved", "rerankers", "rerank-models", "rerank-info", "health", "healthz", "readyz", "metrics", "unknown-address", "audit", "server-audit", "plan-preview",
+    "training-live", "moved", "rerankers", "rerank-models", "rerank-model", "rerank-model-short", "rerank-info", "health", "healthz", "readyz", "metrics", "unknown-address", "audit", "server-audit", "plan-preview",
     "archived", "report", "people-agreement", "imports", "left-out", "exports", "disagreements", "teaching", "trial", "project-story",
 }  # fmt: skip

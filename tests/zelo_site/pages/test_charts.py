@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from labeling.models import Project
 from labeling.stored_texts import as_stored, stored_text
+from zelo_site.pages.charts.drawing import Point
 from zelo_site.pages.charts.geometry import Axis, histogram, interval_bar, polyline, ticks
 from zelo_site.pages.charts.matrix import draw
-from zelo_site.pages.charts.project_charts import time_step, time_ticks
+from zelo_site.pages.charts.project_charts import curve_point, time_step, time_ticks
 from zelo_site.pages.queries.reasons import expected_preference
 from zelo_site.pages.texts import clipped, document_title
 from zelo_site.templatetags.figures import (
@@ -82,6 +83,11 @@ def test_values_on_an_axis_are_those_one_would_choose() -> None:
 def test_counts_have_no_fractions_on_their_axis(most: int) -> None:
     marked = ticks(Axis(0, most), whole=True)
     assert len(marked) >= 2 and all(tick.value == round(tick.value) and tick.places == 0 for tick in marked)
+
+
+def test_the_curve_of_one_query_has_no_band() -> None:
+    assert curve_point(400, 1.5, 0.7, 0.7, 0.7, is_money=True) == Point(1.5, 0.7)
+    assert curve_point(400, 1.5, 0.7, 0.6, 0.8, is_money=False) == Point(400, 0.7, 0.6, 0.8)
 
 
 @given(finite)

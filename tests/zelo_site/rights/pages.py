@@ -113,6 +113,8 @@ PAGES: dict[str, dict[str, Roles]] = {
     "move-deployment": {"POST": For.OWNERS},
     "try-reranker": {"GET": For.READERS, "POST": For.READERS},
     "rerank-models": {"GET": For.KEYS},
+    "rerank-model": {"GET": For.KEYS},
+    "rerank-model-short": {"GET": For.KEYS},
     "rerank-embeddings": {"POST": For.KEYS},
     "rerank-embed": {"POST": For.KEYS},
     "rerank-named": {"POST": For.KEYS},

@@ -37,7 +37,7 @@ FOR_STAFF = {"new-project", "preview-import", "import-archive", "doctor", "plugi
 # Nobody needs to sign in for these.
 FOR_VISITORS = {
     "sign-in", "enter", "icon", "set-language", "health", "healthz", "readyz", "metrics", "unknown-address", "unknown-operation",
-    "rerank-info", "rerank-models",
+    "rerank-info", "rerank-models", "rerank-model", "rerank-model-short",
 }  # fmt: skip
 # Its change ends the session that asks.
 ENDS_THE_SESSION = {"sign-out"}

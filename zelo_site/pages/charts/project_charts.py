@@ -101,7 +101,7 @@ def _ndcg(project: Project) -> Chart:
         ),
         x_label=_("spent on these queries") if is_money else _("judgments of these queries"),
         y_label="NDCG@10",
-        series=(Series("Elo", tuple(Point(each[1] if is_money else each[0], *each[2:]) for each in points)),),
+        series=(Series("Elo", tuple(curve_point(*each, is_money=is_money) for each in points)),),
         columns=(_("judgments"), _("dollars"), "NDCG@10", _("low"), _("high")),
         rows=tuple((*each[:3], *(("", "") if each[3] == each[4] else each[3:])) for each in points),
         write_x=_dollars if is_money else count,
@@ -109,6 +109,12 @@ def _ndcg(project: Project) -> Chart:
         mark=Mark(paper, _("the paper’s design")) if points else None,
         empty=_("Import people’s grades and judge some queries to see this chart."),
     )
+
+
+def curve_point(judgments: int, dollars: float, ndcg: float, low: float, high: float, *, is_money: bool) -> Point:
+    """A point of the curve; the mean of one query has no interval."""
+    x = dollars if is_money else judgments
+    return Point(x, ndcg) if low == high else Point(x, ndcg, low, high)
 
 
 # --- over time ------------------------------------------------------------------------------
