@@ -322,7 +322,8 @@ def distilled(
     model.load_adapter(str(trained.adapter))
     temperature = float(trained.facts["temperature"])
     student = ApartStudent(model, max_length=LENGTH, name="student", temperature=temperature)
-    return student, figures("test", *judged(student, examples(questions, votes, test)))
+    held_out = examples(questions, votes, test)
+    return student, figures("test", held_out, *judged(student, held_out))
 
 
 def said(kind: str, **values: Any) -> None:
@@ -334,8 +335,8 @@ def student_votes(student: ApartStudent, questions: list[Question], rng: np.rand
     """The student's preferences on the cycle pairs of the paper's design."""
     design = [Votes(random_cycles(SIZE, PAPER_DEGREE, rng), np.empty(0), np.empty(0)) for _ in questions]
     asked = [Votes(own.pairs, np.full(len(own.pairs), 0.5), np.ones(len(own.pairs))) for own in design]
-    _, first, second = judged(student, examples(questions, asked, list(range(len(questions)))))
-    said_of_all = np.split(expit(symmetric(first, second)), np.cumsum([len(own.pairs) for own in asked])[:-1])
+    logits = symmetric(*judged(student, examples(questions, asked, list(range(len(questions))))))
+    said_of_all = np.split(expit(logits), np.cumsum([len(own.pairs) for own in asked])[:-1])
     return [Votes(own.pairs, said_of, own.weight) for own, said_of in zip(asked, said_of_all, strict=True)]
 
 

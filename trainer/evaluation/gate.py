@@ -104,9 +104,9 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
     names = {"base": "the untrained base", "first_stage": "the first stage"}
     found = [_lost_to(each, names) for each in gate.get("comparisons", []) if each["worse"]]
     if not found:
-        return (
-            "its figures on held-out queries or pairs are worse than chance allows; the page of the training shows them"
-        )
+        return "its log-loss on held-out pairs is not below .693 by more than chance, that of one half for every pair"
+    if gate.get("pairs"):
+        return f"it judges worse by more than chance, log-loss {'; '.join(found)}"
     return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
 
 

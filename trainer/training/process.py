@@ -135,9 +135,8 @@ def _publish_judge(
 ) -> dict[str, Any]:
     """As `_publish`, for a student that judges pairs: measured on held-out pairs instead of orders."""
     from trainer.publishing.pairwise_export import publish_pairwise
-    from trainer.training.pairwise.figures import gate_of
-    from trainer.training.pairwise.held_out import measure_student
-    from trainer.training.pairwise.student import PairStudent
+    from trainer.training.pairwise.gate import hold_at_pairs_gate
+    from trainer.training.pairwise.student import PairStudent, untrained_student
 
     events("publishing")
     card = _card(order, trained)
@@ -156,7 +155,18 @@ def _publish_judge(
         reads_instruction=trained.reads_instruction,
     )
     events("held_out_pairs")
-    gate = gate_of(measure_student(PairStudent.published(published.folder), workspace / PAIRS))
+    gate = hold_at_pairs_gate(
+        PairStudent.published(published.folder),
+        untrained=untrained_student(
+            load_base(trained.base),
+            apart=trained.facts.get("reads") == "apart",
+            max_length=trained.max_length,
+            reads_instruction=trained.reads_instruction,
+        ),
+        pairs_file=workspace / PAIRS,
+        rows_file=workspace / ROWS,
+        train=data.train_pairs or shown,
+    )
     return _result(trained, published, gate)
 
 

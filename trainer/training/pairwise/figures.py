@@ -1,19 +1,18 @@
 """The quality of a pairwise student's answers: log-loss, accuracy, calibration, position bias, cycles.
 
-Pure; `trainer.training.pairwise.held_out` asks the student. Imports no Django.
+Pure; `trainer.training.pairwise.held_out` asks the student, `trainer.training.pairwise.gate` compares it. Imports no Django.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, xlogy
 
 from labeling.records import FloatArray, IntArray, PairExamples
-from scoring.numerics.measures.resampling import Interval, bootstrap_interval
+from scoring.numerics.measures.resampling import bootstrap_interval
 
 CLEAR = 0.25
 BINS = 10
@@ -88,7 +87,8 @@ def figures(split: str, pairs: PairExamples, first: FloatArray, second: FloatArr
     """The figures of pairs from the logits of both orders, float64[n] each; without cycles."""
     logits = symmetric(first, second)
     losses = cross_entropies(logits, pairs.preferences)
-    interval = _over_queries(losses, pairs.query_ids)
+    # Pairs of one query are not independent.
+    interval = bootstrap_interval(by_query(losses, pairs.query_ids), rng=np.random.default_rng(0), resamples=2000)
     clear = np.abs(pairs.preferences - 0.5) > CLEAR
     right = np.sign(logits) == np.sign(pairs.preferences - 0.5)
     return HeldOutPairs(
@@ -107,11 +107,10 @@ def figures(split: str, pairs: PairExamples, first: FloatArray, second: FloatArr
     )
 
 
-def _over_queries(losses: FloatArray, query_ids: IntArray) -> Interval:
-    """The interval of the mean over queries: pairs of one query are not independent."""
+def by_query(losses: FloatArray, query_ids: IntArray) -> FloatArray:
+    """The mean loss of each query, float64[queries] in order of their ids."""
     _, of_query = np.unique(query_ids, return_inverse=True)
-    means = np.bincount(of_query, weights=losses) / np.bincount(of_query)
-    return bootstrap_interval(means, rng=np.random.default_rng(0), resamples=2000)
+    return np.asarray(np.bincount(of_query, weights=losses) / np.bincount(of_query))
 
 
 def triples_of(pairs: PairExamples, rng: np.random.Generator, *, most: int = MOST_TRIPLES) -> PairExamples | None:
@@ -143,16 +142,14 @@ def triples_of(pairs: PairExamples, rng: np.random.Generator, *, most: int = MOS
     )
 
 
-def first_pairs(pairs: PairExamples, count: int) -> PairExamples:
+def some_pairs(pairs: PairExamples, count: int) -> PairExamples:
+    """At most `count` pairs, drawn at random from those of all queries, in their order; the same ones each time."""
     if count >= len(pairs):
         return pairs
-    return PairExamples(*(getattr(pairs, name)[:count] for name in PairExamples.__slots__))
+    chosen = np.sort(np.random.default_rng(0).choice(len(pairs), count, replace=False))
+    columns = (getattr(pairs, name) for name in PairExamples.__slots__)
+    return PairExamples(*(_chosen(column, chosen) for column in columns))
 
 
-def gate_of(found: HeldOutPairs | None) -> dict[str, Any]:
-    """The result of the gate as plain values: a student that does not beat chance on held-out pairs is held back."""
-    if found is None:
-        return {"held_back": False, "comparisons": [], "reasons": [], "pairs": None}
-    held_back = not found.beats_chance
-    reasons: Sequence[str] = ["pairs_at_chance"] if held_back else []
-    return {"held_back": held_back, "comparisons": [], "reasons": list(reasons), "pairs": asdict(found)}
+def _chosen(column: Any, rows: IntArray) -> Any:
+    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows.tolist()]

@@ -111,6 +111,16 @@ class PairStudent:
 AnyStudent = PairStudent | ApartStudent
 
 
+def untrained_student(base: Base, *, apart: bool, max_length: int, reads_instruction: bool) -> AnyStudent | None:
+    """The base before training, in float32; None for an encoder that reads both documents: its head is random."""
+    if not apart and base.kind != "decoder":
+        return None
+    kind = ApartStudent if apart else PairStudent
+    found = kind.of_base(base, max_length=max_length, device=None, dtype="float32")
+    found.reader.reads_instruction = reads_instruction
+    return found
+
+
 def load_merged(folder: Path, kind: Kind, *, device: str | None, dtype: str) -> tuple[Any, Any]:
     """Model and tokenizer of a merged student, without the network."""
     quiet()

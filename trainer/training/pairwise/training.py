@@ -30,7 +30,7 @@ from trainer.training.fine_tuning import BEST, CHECKPOINTS, LOG_STEPS, threads_t
 from trainer.training.losses.elo import NoPreferences
 from trainer.training.memory import memory_in_use, with_less_memory
 from trainer.training.pairwise.apart import ApartStudent, calibrated_temperature
-from trainer.training.pairwise.figures import cross_entropies, first_pairs, symmetric
+from trainer.training.pairwise.figures import cross_entropies, some_pairs, symmetric
 from trainer.training.pairwise.held_out import judged
 from trainer.training.pairwise.inputs import batches
 from trainer.training.pairwise.options import PairwiseOptions
@@ -102,7 +102,7 @@ class _Course:
         rng = np.random.default_rng([options.seed, 3])
         self.pairs = _some_without_instruction(data.train_pairs, options.without_instruction, rng)
         dev = data.dev_pairs
-        self.dev = first_pairs(dev, options.dev_pairs) if dev is not None and len(dev) else None
+        self.dev = some_pairs(dev, options.dev_pairs) if dev is not None and len(dev) else None
         self.state = _State()
         self.sequences = both_orders(self.student.reader, self.pairs, range(len(self.pairs)))
         self.student.bf16 = choose_bf16(options, inner.model, self._first_logits, workspace)
@@ -198,8 +198,7 @@ class _Course:
         if self.dev is None:
             return
         since = time.monotonic()
-        _, first, second = judged(self.student, self.dev)
-        value = self._log_loss(symmetric(first, second), self.dev.preferences)
+        value = self._log_loss(symmetric(*judged(self.student, self.dev)), self.dev.preferences)
         if not math.isfinite(value):
             raise not_finite("a logit of a dev pair")
         state = self.state
@@ -294,8 +293,8 @@ class _Course:
         set_peft_model_state_dict(self.adapted, load_file(str(adapter / "adapter_model.safetensors")))
         temperature = self.student.temperature
         if self.dev is not None:
-            _, first, second = judged(self.student, self.dev)
-            temperature = calibrated_temperature(temperature, symmetric(first, second), self.dev.preferences)
+            logits = symmetric(*judged(self.student, self.dev))
+            temperature = calibrated_temperature(temperature, logits, self.dev.preferences)
         return {"temperature": temperature}
 
     # --- reports -------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class GateLine:
 
     rival: str
     split: str
-    against: str
+    measure: str
     values: dict[str, Any]
 
     @property
@@ -97,9 +97,9 @@ class GateLine:
 def gate_lines(gate: dict[str, Any]) -> list[GateLine]:
     """Return the comparisons of a run's gate."""
     rivals = {"base": _("untrained base"), "first_stage": _("first stage")}
-    references = {"grades": _("human grades"), "elo": "Elo"}
+    measures = {"grades": f"NDCG@10 · {_('human grades')}", "elo": "NDCG@10 · Elo", "log_loss": _("log-loss")}
     return [
-        GateLine(rivals[each["rival"]], each["split"], references[each["reference"]], each)
+        GateLine(rivals[each["rival"]], each["split"], measures[each["reference"]], each)
         for each in gate.get("comparisons", [])
     ]
 

@@ -79,8 +79,9 @@ def test_it_learns_and_its_judge_answers_as_it_was_measured(base: Path, tmp_path
     assert manifest["temperature"] == result["facts"]["temperature"] > 0.0
 
     student = PairStudent.published(tmp_path / "published")
-    pairs, first, second = judged(student, data.dev_pairs or make_pairs(1))
-    loss = float(cross_entropies(symmetric(first, second), pairs.preferences).mean())
+    pairs = data.dev_pairs or make_pairs(1)
+    logits = symmetric(*judged(student, pairs))
+    loss = float(cross_entropies(logits, pairs.preferences).mean())
     assert loss == pytest.approx(result["facts"]["dev_log_loss"], abs=2e-3), (
         "the checkpoint is chosen as it is published"
     )
@@ -93,7 +94,7 @@ def test_it_learns_and_its_judge_answers_as_it_was_measured(base: Path, tmp_path
     query = TextRecord(1, pairs.queries[0])
     (answer,) = judge.judge([Comparison(0, query, query, TextRecord(2, pairs.a[0]), TextRecord(3, pairs.b[0]))])
     assert isinstance(answer, Verdict)
-    assert answer.preference == pytest.approx(1.0 / (1.0 + np.exp(-symmetric(first, second)[0])), abs=1e-4)
+    assert answer.preference == pytest.approx(1.0 / (1.0 + np.exp(-logits[0])), abs=1e-4)
 
 
 def test_an_embedder_can_read_jointly_and_only_an_embedder_apart(base: Path, tmp_path: Path) -> None:

@@ -34,10 +34,10 @@ from trainer.training.pairwise.figures import (
     cyclic,
     entropies,
     figures,
-    gate_of,
     symmetric,
     triples_of,
 )
+from trainer.training.pairwise.gate import result_of
 from trainer.training.pairwise.held_out import judged
 from trainer.training.pairwise.inputs import InstructionTooLong
 from trainer.training.pairwise.options import PairwiseOptions
@@ -201,6 +201,9 @@ def test_the_process_publishes_a_judge_with_figures_on_held_out_pairs(base: Path
     result = json.loads((tmp_path / process.RESULT).read_text())
     found = result["gate"]["pairs"]
     assert (found["split"], found["pairs"], found["queries"], result["gate"]["held_back"]) == ("test", 48, 8, False)
+    compared = {(each["rival"], each["split"]) for each in result["gate"]["comparisons"]}
+    is_decoder = load_base(str(base)).kind == "decoder"
+    assert compared == ({("base", "dev"), ("base", "test")} if is_decoder else set()), "a fresh head is no judge"
     assert found["panel_entropy"] < found["log_loss"] < found["high"] < CHANCE
     assert found["triples"] == 300 and 0.0 <= found["cycles"] < 0.25
     assert abs(found["position_bias"]) < 0.5 and 0.0 <= found["ece"] < 0.5
@@ -212,8 +215,8 @@ def test_the_process_publishes_a_judge_with_figures_on_held_out_pairs(base: Path
     with pytest.raises(ManifestBroken, match="choose it as a judge"):
         load_published(tmp_path / "published")
     published = PairStudent.published(tmp_path / "published")
-    pairs, first, second = judged(published, data.dev_pairs or make_pairs(1))
-    assert float(cross_entropies(symmetric(first, second), pairs.preferences).mean()) == pytest.approx(
+    pairs = data.dev_pairs or make_pairs(1)
+    assert float(cross_entropies(symmetric(*judged(published, pairs)), pairs.preferences).mean()) == pytest.approx(
         result["facts"]["dev_log_loss"], abs=1e-3
     )
 
@@ -264,7 +267,8 @@ def test_figures_follow_their_definitions() -> None:
     assert biased.log_loss == pytest.approx(exact.log_loss, abs=1e-9) and biased.position_bias > 0.2
     unsure = figures("test", pairs, np.zeros(8), np.zeros(8))
     assert unsure.log_loss == pytest.approx(CHANCE) and not unsure.beats_chance
-    assert gate_of(unsure)["held_back"] and gate_of(unsure)["reasons"] == ["pairs_at_chance"]
+    assert result_of(unsure, [], make_pairs(200, pairs=1))["reasons"] == ["pairs_at_chance"]
+    assert result_of(unsure, [], make_pairs(2))["reasons"] == ["pairs_at_chance", "few_queries"]
     wrong = figures("test", pairs, -right, right)
     assert wrong.accuracy == 0.0 and wrong.log_loss > CHANCE
 
