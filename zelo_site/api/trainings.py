@@ -42,8 +42,8 @@ class TrainingOut(Schema):
     """`progress` holds the step, the curves of loss and NDCG@10 as (step, value), pace, memory and notes.
 
     `gate` holds the comparison with the untrained base and the first stage before publishing: `held_back`, `comparisons`
-    and `reasons`; `base_won` where no checkpoint was better than the base; `pairs` the figures of a pairwise student on
-    held-out pairs (`trainer.training.pairwise.figures`).
+    (NDCG@10; log-loss of pairs where `reference` is `log_loss`) and `reasons`; `base_won` where no checkpoint was better
+    than the base; `pairs` the figures of a pairwise student on held-out pairs (`trainer.training.pairwise.figures`).
     """
 
     training_id: int

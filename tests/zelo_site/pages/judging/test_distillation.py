@@ -144,6 +144,16 @@ def test_the_training_page_shows_the_held_out_pairs_and_the_judge(
     student.save()
     held_back = text_of(owner.get(reverse("training-run", args=[project.slug, run.pk])))
     assert "no better than chance, so it is not published" in held_back and "Publish anyway" in held_back
+    lost = {
+        "split": "test", "reference": "log_loss", "rival": "base", "queries": 8, "student": 0.512, "other": 0.498, "difference": 0.014,
+        "low": 0.004, "high": 0.024, "p_value": 0.01, "worse": True,
+    }  # fmt: skip
+    to_base = {**gate, "held_back": True, "comparisons": [lost], "reasons": ["good_base"]}
+    TrainingRun.objects.filter(pk=run.pk).update(gate=to_base)
+    worse = text_of(owner.get(reverse("training-run", args=[project.slug, run.pk])))
+    assert "judges held-out pairs worse than a baseline by more than chance" in worse and "NDCG" not in worse
+    for part in ("untrained base", "0.498", "+0.014", "+0.004 … +0.024", "The base already judges these pairs as well."):
+        assert part in worse, part
 
 
 def _snapshot(project: Project) -> Snapshot:
