@@ -71,7 +71,7 @@ from trainer.evaluation.metrics import EvaluationQuery, Measured, difference, in
 from trainer.evaluation.rankers import BM25, Cosine, Order
 from trainer.serving.forms.packed_linear import pack_linears
 from trainer.training.adapters import attach_adapter
-from trainer.training.dev_ndcg import first_queries
+from trainer.training.dev_ndcg import some_queries
 from trainer.training.fine_tuning import fine_tune, threads_to_use
 from trainer.training.losses.squared_error import SquaredError
 from trainer.training.pointwise import Pointwise
@@ -357,7 +357,7 @@ def speed(world: World, folder: Path, *, steps: int, rounds: int) -> dict[str, A
         "ours": lambda rows, name: our_training(rows, options, folder / f"ours-{name}"),
     }
     for train in trainers.values():  # what a process does once is nobody's speed
-        _timed(train, first_queries(rows, SPEED_BATCH), "warm")
+        _timed(train, some_queries(rows, SPEED_BATCH), "warm")
     seconds: dict[str, list[float]] = {name: [] for name in trainers}
     for number in range(rounds):
         turn = list(trainers)[:: 1 if number % 2 == 0 else -1]

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from labeling.records import Examples, PairExamples, TrainingData
+from labeling.records import Examples, IntArray, PairExamples, TrainingData
 from trainer.text_columns import TextColumn
 
-__all__ = ["Examples", "TrainingData", "load_examples", "load_pairs", "load_training_data"]
+__all__ = ["Examples", "TrainingData", "drawn_queries", "load_examples", "load_pairs", "load_training_data"]
 
 _COLUMNS = ["split", "query_id", "query", "document", "relevance", "weight"]
 _PAIR_COLUMNS = [
@@ -69,6 +69,17 @@ def load_examples(rows: Path, split: str) -> Examples:
         elo=read.numbers(ELO, np.float64) if ELO in newer else None,
         instructions=read.texts(INSTRUCTION) if INSTRUCTION in newer else [],
     )
+
+
+def drawn_queries(sizes: IntArray, rows: int) -> IntArray:
+    """Ascending places of queries drawn at random, with at most `rows` rows together and at least one query.
+
+    `sizes` int64[queries]: the rows of each. Queries stand in the order of their import, so that the first ones may be of one
+    project or subject. The same sizes give the same places.
+    """
+    order = np.random.default_rng(0).permutation(len(sizes))
+    count = int(np.searchsorted(np.cumsum(sizes[order]), rows, side="right"))
+    return np.sort(order[: max(count, 1)])
 
 
 def _newer_columns(rows: Path) -> list[str]:

@@ -29,6 +29,7 @@ from trainer.evaluation.metrics import (
 )
 from trainer.evaluation.model_orders import student_order, untrained_order
 from trainer.evaluation.rankers import FirstStage, Order
+from trainer.examples import drawn_queries
 
 Rival = Literal["base", "first_stage"]
 SPLITS = ("dev", "test")
@@ -134,7 +135,7 @@ def _best_of(facts: Mapping[str, Any]) -> str:
 
 
 def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:
-    """The student against each rival on the first queries of a split that the rival ranks; none where nothing can be measured."""
+    """The student against each rival on queries of a split that the rival ranks; none where nothing can be measured."""
     try:
         queries, reference = _queries(rows_file, split)
     except NothingToMeasure:
@@ -181,10 +182,10 @@ def reasons_of(rows: Sequence[GateRow], train: Examples) -> list[str]:
 
 
 def _queries(rows_file: Path, split: str) -> tuple[list[EvaluationQuery], Reference]:
-    """Whole queries of at most MOST_ROWS rows, and the reference that most of them have. Raises NothingToMeasure."""
+    """Random queries of at most MOST_ROWS rows, and the reference that most of them have. Raises NothingToMeasure."""
     found = read_queries(rows_file, split, name=rows_file.name)
-    ends = np.cumsum([len(query.documents) for query in found])
-    kept = found[: max(1, int(np.searchsorted(ends, MOST_ROWS, side="right")))]
+    sizes = np.array([len(query.documents) for query in found])
+    kept = [found[at] for at in drawn_queries(sizes, MOST_ROWS).tolist()]
     graded = [query for query in kept if query.says("grades")]
     judged = [query for query in kept if query.says("elo")]
     reference: Reference = "grades" if graded and 2 * len(graded) >= len(judged) else "elo"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 
-from labeling.records import Examples
+from labeling.records import Examples, IntArray
 from scoring.numerics.measures.rankings import ndcg
+from trainer.examples import drawn_queries
 
 NDCG_AT = 10
 
@@ -18,20 +20,20 @@ class LossNotFinite(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-def first_queries(examples: Examples, rows: int) -> Examples:
-    """The first whole queries with at least `rows` rows together."""
+def some_queries(examples: Examples, rows: int) -> Examples:
+    """Whole queries drawn at random with at most `rows` rows together, at least one; in their order, the same ones each time."""
     if len(examples) <= rows:
         return examples
-    stop = int(np.searchsorted(np.cumsum(np.diff(_bounds(examples))), rows, side="right"))
-    end = int(_bounds(examples)[max(stop, 1)])
-    return Examples(
-        examples.queries[:end],
-        examples.documents[:end],
-        examples.labels[:end],
-        examples.weights[:end],
-        examples.query_ids[:end],
-        None if examples.elo is None else examples.elo[:end],
-    )
+    bounds = _bounds(examples)
+    chosen = drawn_queries(np.diff(bounds), rows)
+    kept = np.concatenate([np.arange(bounds[at], bounds[at + 1]) for at in chosen.tolist()])
+    return Examples(**{each.name: _rows(getattr(examples, each.name), kept) for each in fields(examples)})
+
+
+def _rows(column: Any, kept: IntArray) -> Any:
+    if isinstance(column, np.ndarray):
+        return column[kept]
+    return [column[row] for row in kept.tolist()] if column else column
 
 
 def _bounds(examples: Examples) -> Any:

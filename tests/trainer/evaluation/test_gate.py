@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.factories.lessons import make_data, write_rows
 from trainer.bases import MINILM, load_base
@@ -88,6 +89,22 @@ def test_a_better_student_and_a_few_queries_pass(tmp_path: Path) -> None:
     assert {row["rival"] for row in better["comparisons"]} == {"base", "first_stage"}
     few = gate(tmp_path, dev=3, student=BAD, untrained=GOOD)
     assert not few["held_back"], "three queries prove nothing"
+
+
+def test_the_gate_draws_its_queries_from_the_whole_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.evaluation.gate.MOST_ROWS", 70)
+    asked: list[str] = []
+
+    def noted(query: str, documents: list[str]) -> np.ndarray:
+        asked.append(documents[0])
+        return np.arange(len(documents), dtype=float)
+
+    data = make_data(4, dev=40)
+    write_rows(tmp_path / "rows.parquet", data)
+    rows = compared(tmp_path / "rows.parquet", "dev", student=Scorer(noted), untrained=GOOD)
+    assert {row.queries for row in rows} == {11}, "whole queries of six rows"
+    places = sorted(list(data.dev.documents).index(each) // 6 for each in asked)
+    assert places[0] < 12 and places[-1] > 27
 
 
 def test_the_reason_of_a_base_that_won_has_the_figures() -> None:

@@ -23,7 +23,7 @@ from trainer.examples import EmptySnapshot, load_training_data
 from trainer.training import fine_tuning
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
 from trainer.training.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
-from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, first_queries
+from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, some_queries
 from trainer.training.losses.squared_error import SquaredError
 from trainer.training.memory import OutOfMemory
 from trainer.training.pointwise import Pointwise
@@ -390,9 +390,20 @@ def test_a_length_without_room_for_a_document_is_refused(qwen: Path, tmp_path: P
 
 def test_the_dev_split_is_thinned_by_whole_queries() -> None:
     examples = make_examples(5, documents=4)
-    assert len(first_queries(examples, 11)) == 8
-    assert len(first_queries(examples, 3)) == 4
-    assert len(first_queries(examples, 20)) == 20
+    assert len(some_queries(examples, 11)) == 8
+    assert len(some_queries(examples, 3)) == 4
+    assert some_queries(examples, 20) is examples
+    many = dataclasses.replace(make_examples(50, documents=4), instructions=[f"prefer {at}" for at in range(200)])
+    some = some_queries(many, 83)
+    assert (
+        (len(some), len(set(some.query_ids.tolist()))) == (80, 20)
+        and max(some.query_ids) > 40
+        and min(some.query_ids) < 10
+    )
+    of_first = np.flatnonzero(many.query_ids == some.query_ids[0])
+    assert list(some.documents[:4]) == [many.documents[at] for at in of_first]
+    assert list(some.instructions[:4]) == [many.instructions[at] for at in of_first]
+    assert (np.diff(some.query_ids) >= 0).all() and list(some.documents) == list(some_queries(many, 83).documents)
 
 
 def test_a_snapshot_without_training_rows_is_told(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from trainer.bases import Base, load_base
 from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
 from trainer.training.adapters import start_of
-from trainer.training.dev_ndcg import first_queries
+from trainer.training.dev_ndcg import some_queries
 from trainer.training.embedding.bi_encoder import BiEncoder
 from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
@@ -80,7 +80,7 @@ class _Training:
         self, options: EmbeddingOptions, base: Base, data: TrainingData, workspace: Path, report: Report, *, most: int
     ) -> None:
         self.options, self.workspace, self.report, self.most = options, workspace, report, most
-        self.train, self.dev = data.train, first_queries(data.dev, options.dev_rows)
+        self.train, self.dev = data.train, some_queries(data.dev, options.dev_rows)
         self.queries = with_preferences(self.train)
         self.dev_queries = _usable(self.dev)
         self.elo_scale = elo_scale_of(self.train, options.elo_scale)
@@ -228,7 +228,7 @@ class _Training:
         if not (options.token_similarity or options.list_similarity):
             return Weights()
         enough = len(self.dev_queries) >= options.enough_dev_queries
-        examples = self.dev if enough else first_queries(self.train, options.dev_rows)
+        examples = self.dev if enough else some_queries(self.train, options.dev_rows)
         queries = _usable(examples)
         by_folds = bool(self.folds) and not choice.base_won and not enough
         with self._kept_weights():

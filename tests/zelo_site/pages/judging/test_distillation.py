@@ -152,7 +152,13 @@ def test_the_training_page_shows_the_held_out_pairs_and_the_judge(
     TrainingRun.objects.filter(pk=run.pk).update(gate=to_base)
     worse = text_of(owner.get(reverse("training-run", args=[project.slug, run.pk])))
     assert "judges held-out pairs worse than a baseline by more than chance" in worse and "NDCG" not in worse
-    for part in ("untrained base", "0.498", "+0.014", "+0.004 … +0.024", "The base already judges these pairs as well."):
+    for part in (
+        "untrained base",
+        "0.498",
+        "+0.014",
+        "+0.004 … +0.024",
+        "The base already judges these pairs as well.",
+    ):
         assert part in worse, part
 
 
