@@ -113,6 +113,7 @@ def openai_embeddings(address: str, key: str, model: str, query: str, documents:
 
     client = openai.OpenAI(api_key=key, base_url=f"{address}/v1", max_retries=0)
     assert model in {each.id for each in client.models.list()}
+    assert client.models.retrieve(model).id == model
     packed = client.embeddings.create(model=model, input=documents)  # as base64, which the client unpacks
     plain = client.embeddings.create(model=model, input=documents, encoding_format="float")
     for one, other in zip(packed.data, plain.data, strict=True):
