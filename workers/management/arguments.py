@@ -29,12 +29,14 @@ def named_judge(project: Project, text: str) -> Annotator:
     return get_judge(project, plugin, json_object(written, f"--judges {plugin}") if colon else {})
 
 
-def json_object(text: str, what: str) -> dict[str, Any]:
-    """The JSON object of an argument. Raises CommandError."""
+def json_object(text: str, what: str = "--options") -> dict[str, Any]:
+    """The JSON object of the argument `what`. Raises CommandError."""
     try:
-        values = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CommandError(f"{what}: {text[:200]!r} is not JSON ({error}); pass a JSON object") from error
-    if not isinstance(values, dict):
-        raise CommandError(f"{what}: {text[:200]!r} is not a JSON object")
-    return values
+        raise CommandError(
+            f"{what} {text[:200]!r} is not JSON ({error}); pass a JSON object in single quotes"
+        ) from error
+    if not isinstance(value, dict):
+        raise CommandError(f'{what} {text[:200]!r} is not a JSON object; pass one such as {{"k1": 1.2}}')
+    return value

@@ -60,7 +60,7 @@ class Command(BaseCommand):
             return [distillation_of(job)]
         if options["resume"] is not None:
             return [distillation_of(resume_distillation(_job(project, options["resume"])))]
-        chosen = DistillationOptions.model_validate(json_object(options["options"], "--options"))
+        chosen = DistillationOptions.model_validate(json_object(options["options"]))
         with transaction.atomic():
             panel = [named_judge(project, name) for name in options["judges"]]
             return [distillation_of(order_distillation(project, panel, chosen))]

@@ -65,7 +65,7 @@ class Command(BaseCommand):
             raise CommandError(problem_of(error)) from error
 
     def _order(self, project: Project, options: dict[str, Any]) -> None:
-        chosen = RecipeOptions.model_validate(json_object(options["options"], "--options"))
+        chosen = RecipeOptions.model_validate(json_object(options["options"]))
         with transaction.atomic():
             panel = [named_judge(project, name) for name in options["judges"]] or judges_so_far(project)
             self.stdout.write(plan_table(planned(project, panel, chosen)))

@@ -64,7 +64,7 @@ class Command(BaseCommand):
             return [refinement_of(job)]
         if options["resume"] is not None:
             return [refinement_of(resume_refinement(_job(project, options["resume"])))]
-        chosen = RefinementOptions.model_validate(json_object(options["options"], "--options"))
+        chosen = RefinementOptions.model_validate(json_object(options["options"]))
         with transaction.atomic():
             panel = [named_judge(project, name) for name in options["judges"]] or judges_so_far(project)
             return [refinement_of(order_refinement(_student(project, options["reranker"]), panel, chosen))]

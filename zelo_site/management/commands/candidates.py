@@ -13,8 +13,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.plugins import UnknownPlugin, problem_of
 from workers.jobs.candidates import FillRefused, order_candidates
+from workers.management.arguments import json_object
 from workers.models import Job
-from zelo_site.cli.json_options import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S

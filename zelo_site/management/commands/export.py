@@ -14,7 +14,7 @@ from labeling.importing.dataset import export_judgments
 from labeling.plugins import UnknownPlugin, problem_of, registered
 from scoring.exports import ExportFailed
 from scoring.exports.exporting import export
-from zelo_site.cli.json_options import json_object
+from workers.management.arguments import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
 

@@ -15,7 +15,7 @@ from labeling.importing.reports import left_out_file
 from labeling.models import DatasetImport, Project
 from labeling.plugins import UnknownPlugin, problem_of, registered
 from labeling.retrieval.candidates import rank_candidates
-from zelo_site.cli.json_options import json_object
+from workers.management.arguments import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
 

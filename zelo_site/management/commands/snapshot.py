@@ -14,7 +14,7 @@ from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.snapshots.mixing import Part, mix
 from scoring.storage.files import StorageFull
-from zelo_site.cli.json_options import json_object
+from workers.management.arguments import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
 from zelo_site.processes.stack import database

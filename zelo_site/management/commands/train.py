@@ -16,7 +16,7 @@ from scoring.models import Snapshot
 from trainer.evaluation.gate import held_back_reason
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, recommendation, resume_training, start_training
-from zelo_site.cli.json_options import json_object
+from workers.management.arguments import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S
