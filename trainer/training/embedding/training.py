@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from labeling.plugins import Report
 from labeling.records import Examples, FloatArray, Trained, TrainingData
 from trainer.bases import Base, load_base
+from trainer.examples import drawn_queries
 from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
 from trainer.training.adapters import start_of
@@ -228,26 +229,27 @@ class _Training:
         if not (options.token_similarity or options.list_similarity):
             return Weights()
         enough = len(self.dev_queries) >= options.enough_dev_queries
-        examples = self.dev if enough else some_queries(self.train, options.dev_rows)
-        queries = _usable(examples)
+        examples, queries = (self.dev, self.dev_queries) if enough else (self.train, self.queries)
+        places = drawn_queries(np.array([rows.stop - rows.start for rows in queries]), options.dev_rows).tolist()
         by_folds = bool(self.folds) and not choice.base_won and not enough
         with self._kept_weights():
-            signals = self._signals_of_folds(choice, len(queries)) if by_folds else None
+            signals = self._signals_of_folds(choice, places) if by_folds else None
             return measured_weights(
-                self.model, examples, queries, elo_scale=self.elo_scale, most=self.most,
+                self.model, examples, [queries[at] for at in places], elo_scale=self.elo_scale, most=self.most,
                 tokens=options.token_similarity, context=options.list_similarity, signals=signals,
             )  # fmt: skip
 
-    def _signals_of_folds(self, choice: Choice, count: int) -> list[Signals]:
-        """The signals of the first `count` training queries, each from the course of the fold that held it out."""
+    def _signals_of_folds(self, choice: Choice, places: Sequence[int]) -> list[Signals]:
+        """The signals of these training queries, each from the course of the fold that held it out."""
+        wanted = set(places)
         found: dict[int, Signals] = {}
         for number, held_out in enumerate(self.folds):
             self._load(load_file(str(self._weights_of_fold(number, choice.checkpoint))), choice.scale)
-            for at in (each for each in held_out if each < count):
+            for at in (each for each in held_out if each in wanted):
                 rows = self.queries[at]
                 texts = self.train.documents[rows.start : rows.stop]
                 found[at] = signals_of(self.model, self.train.queries[rows.start], texts, most=self.most)
-        return [found[at] for at in range(count)]
+        return [found[at] for at in places]
 
     @contextlib.contextmanager
     def _kept_weights(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
 from tests.processes.serve import serving
 from trainer.bases import load_base
+from trainer.examples import drawn_queries
 from trainer.instructions import InstructionTooLong
 from trainer.publishing import embedding_export
 from trainer.publishing.embedding_export import publish_embedder
@@ -401,12 +402,7 @@ def test_the_weights_rest_on_folds_that_did_not_learn_from_their_queries_and_lea
 
     monkeypatch.setattr("trainer.training.embedding.token_weight.chosen_weights", seen)
     data, plain = make_data(16), learned[0]
-    more: dict[str, Any] = {
-        "token_similarity": True,
-        "list_similarity": True,
-        "embedding_sizes": "16, 8",
-        "eval_steps": 24,
-    }
+    more: Any = {"token_similarity": True, "list_similarity": True, "embedding_sizes": "16, 8", "eval_steps": 24}
     trained, _ = learn(base, tmp_path / "w", data, **more)
     assert trained.facts["adapter_scale"] == plain.facts["adapter_scale"] > 0.0
     for name, weights in load_file(plain.adapter / "adapter_model.safetensors").items():
@@ -421,6 +417,14 @@ def test_the_weights_rest_on_folds_that_did_not_learn_from_their_queries_and_lea
     asked, told = data.train.queries[rows.start], data.train.documents[rows.start : rows.stop]
     learned_from_it = signals_of(model, asked, told, most=8)
     assert np.abs(learned_from_it.cosines - signals[0].cosines).max() > 1e-3
+    uneven = [at for at in range(len(data.train)) if at % 6 < 3 + data.train.query_ids[at] % 3]
+    columns = (getattr(data.train, each) for each in ("queries", "documents", "labels", "weights", "query_ids"))
+    fewer = Examples(*([own[at] for at in uneven] if isinstance(own, list) else own[uneven] for own in columns))
+    some, _ = learn(base, tmp_path / "some", dataclasses.replace(data, train=fewer), **more, dev_rows=30)
+    assert some.facts["adapter_scale"] > 0.0
+    sizes = [rows.stop - rows.start for rows in with_preferences(fewer)]
+    drawn = drawn_queries(np.array(sizes), 30).tolist()
+    assert [len(each.cosines) for each in shown[1]] == [sizes[at] for at in drawn] and drawn != list(range(len(drawn)))
 
 
 def test_a_student_that_compares_the_list_is_served_so_and_never_prefers_one_of_two_for_it(
