@@ -34,7 +34,6 @@ from trainer.serving.published import load_published
 from trainer.token_similarity import list_similarities, similarities
 from trainer.training.embedding import course
 from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
-from trainer.training.embedding.line_search import choose
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
 from trainer.training.embedding.token_weight import Signals, chosen_weights, signals_of
@@ -229,21 +228,6 @@ def test_a_base_that_is_no_embedder_is_refused(tmp_path: Path) -> None:
         learn(save_tiny_bert(tmp_path / "bert"), tmp_path / "w")
     with pytest.raises(ValueError, match="whole numbers with commas"):
         options("minilm", embedding_sizes="many")
-
-
-def test_the_smallest_scale_within_one_error_is_kept_and_noise_keeps_the_base() -> None:
-    rng = np.random.default_rng(0)
-    gain = np.array([0.0, 0.05, 0.099, 0.1, 0.08])
-    values = 0.5 + gain[None, None, :] + 0.01 * rng.standard_normal((30, 2, 5)) * (gain > 0)
-    found = choose(values)
-    assert found.scale == 0.5 and found.gain == pytest.approx(0.099, abs=0.01)
-    noise = 0.5 + 0.1 * rng.standard_normal((30, 1, 5))
-    assert choose(noise - noise.mean(axis=0)).base_won
-    unsure = 0.5 + np.array([0.0, 0.01]) + 0.1 * rng.standard_normal((30, 1, 2)) * [0.0, 1.0]
-    found = choose(unsure - [0.0, (unsure[..., 1] - unsure[..., 0]).mean() - 0.01], (0.0, 1.0))
-    assert found.base_won and found.best_gain == pytest.approx(0.01) and found.best_stderr > 0.01, "the figures stay"
-    assert choose(values[:4]).base_won, "four queries prove nothing"
-    assert choose(np.zeros((0, 2, 5))).base_won
 
 
 def test_the_published_forms_are_the_base_with_the_chosen_adapter(
