@@ -1,4 +1,4 @@
-"""Reads the text after a JSON object: it may retract the answer, or name the other document as the winner.
+"""Reads the text around a JSON object: it may retract the answer, or name the other document as the winner.
 
 A sentence about the object ("This is ...", "Das ist ...", "这是...") keeps it the answer only where it goes on with a reason or calls it the
 answer. A sentence that names a winner must name the one that the object names. Pure functions of a text.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from workers.judges.openai.reading.announcing import announces
+from workers.judges.openai.reading.elements import as_marks
 from workers.judges.openai.reading.order import squeezed
 
 _FENCE = re.compile(r"```\w*")
@@ -70,6 +71,12 @@ _ENGLISH = re.compile(
 _SENTENCE = re.compile(r"(?:[^.!?\n。！？]|[.!?](?![\s\"')]|\Z))*(?:[.!?\n。！？]|\Z)")
 _NAMES = re.compile(r"(?<![^\W_])[A-HJ-P](?![^\W_]|['’])|(?<=文档)[A-P]|(?<=文書)[A-P]|(?<=是)[A-P]")
 _SHORT = 40  # characters
+_NEAR = 1000  # characters before an answer that are read
+_WEIGHS = re.compile(
+    r"\b(?:but|however|although|though|while|whereas|yet|despite|even if|at first|on the other hand|aber|obwohl|während|mais|bien que|"
+    r"pero|aunque|però|ma|но|хотя)\b|但|虽然|しかし|하지만",
+    re.IGNORECASE,
+)
 _MORE_OF_IT = re.compile(
     r"(?:\A|\n)\s*(?:user|human|question|system)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
     r"\b(?:ignore|disregard|discard|forget)\b|\bshould (?:have been|be) (?:negative|positive|the opposite|lower|higher|reversed|-)|"
@@ -84,7 +91,7 @@ _MORE_OF_IT = re.compile(
 
 # The end of a text that was to go on: a heading or an opened element without content, a broken tag, an answer that is promised.
 _GOES_ON = re.compile(
-    r"[:：][\s*_`\"'“”]*\Z|(?:\A|\n)[ \t]*(?:```|~~~)[ \t]*\w+\s*\Z|<\s*(?:answer|final|final_answer|response|output|result|json|verdict|score|vote)\b[^<>]*(?:>?\s*|>\s*</\s*\w+\s*>\s*|/>\s*)\Z|"
+    r"[:：][\s*_`\"'“”]*\Z|(?:\A|\n)\s*(?:so|but|and|or|however|wait|hmm|now|then|thus|therefore|because|since|although|also|let me)\s*\Z|(?:\A|\n)[ \t]*(?:```|~~~)[ \t]*\w+\s*\Z|<\s*(?:answer|final|final_answer|response|output|result|json|verdict|score|vote)\b[^<>]*(?:>?\s*|>\s*</\s*\w+\s*>\s*|/>\s*)\Z|"
     r"<[/|]?\w*\s*\Z|\b(?:to (?:follow|come|be continued)|(?:will|shall|['’]ll)(?: now| then| next)?(?: then)? (?:follow|come|give|write|provide|output|produce|state|answer)|"
     r"(?:answer|score|verdict|json|result)\b[^.!?\n]{0,20}\b(?:follows|comes|next|below))\b[^.!?\n]*[.!?…)\]\s*_]*\Z",
     re.IGNORECASE,
@@ -97,7 +104,7 @@ _HEADING = re.compile(
 
 def is_unfinished(after: str) -> bool:
     """Whether the text after an answer announces another one that does not come: a heading, an opened element, "to be continued"."""
-    ending = after.rstrip()[-_ENDING:]
+    ending = as_marks(after).rstrip()[-_ENDING:]
     if _GOES_ON.search(ending):
         return True
     heading = _HEADING.search(ending)
@@ -106,19 +113,21 @@ def is_unfinished(after: str) -> bool:
 
 
 def takes_back(after: str, winner: str | None) -> bool:
-    """Whether the text after an answer leaves it standing no longer. `winner`: the document that it names, None for a tie.
+    """Whether the text after an answer leaves it standing no longer. `winner`: the document that it names, None for a tie, the
+    letters of all that it may name where it names several.
 
     A sentence in a language that is not known here may explain the answer only by naming its winner.
     """
     after = squeezed(_FENCE.sub("", after))
-    if (
-        is_doubted(after)
-        or _MORE_OF_IT.search(after)
-        or any(name != winner for name in winners_in(after))
-        or (winner in (losers := losers_in(after)) or (winner is None and losers))
-    ):
+    if is_doubted(after) or _MORE_OF_IT.search(after) or _names_another(after, winner):
         return True
     return any(not _may_explain(match[0].strip(), winner) for match in _SENTENCE.finditer(after))
+
+
+def _names_another(text: str, winner: str | None) -> bool:
+    """Whether sentences name a winner that the answer does not, or its winner as the worse document."""
+    names, losers = set(winner or ""), losers_in(text)
+    return bool(winners_in(text) - names) or (losers >= names and bool(losers))
 
 
 def _may_explain(sentence: str, winner: str | None) -> bool:
@@ -126,9 +135,30 @@ def _may_explain(sentence: str, winner: str | None) -> bool:
     if not words or _ENGLISH.search(sentence):
         return True
     named = set(_NAMES.findall(sentence))
-    if announces(words) and (not named or winner in named):
+    is_named = bool(named & set(winner or ""))
+    if announces(words) and (not named or is_named):
         return True
-    return winner in named if named else len(sentence) > _SHORT or sentence.endswith(":")
+    return is_named if named else len(sentence) > _SHORT or sentence.endswith(":")
+
+
+def leads_to_another(before: str, winner: str | None) -> bool:
+    """Whether the last sentence before an answer names another winner. `winner` as for `takes_back`.
+
+    A sentence that weighs one thing against another ("but", "although") says nothing by one half of it. A text in a language that is
+    not known here must name the answer's winner where its last sentence names a document.
+    """
+    before = before[-_NEAR:]
+    names, is_english = set(winner or ""), _ENGLISH.search(before) is not None
+    sentences = [each[0].strip(" \t\n*_`\"'“([:,") for each in _SENTENCE.finditer(squeezed(_FENCE.sub("\n", before)))]
+    for sentence in [each for each in sentences if re.search(r"\w", each)][:-3:-1]:
+        named = set(_NAMES.findall(sentence))
+        if _WEIGHS.search(sentence) or names & winners_in(sentence):
+            return False
+        if _names_another(sentence, winner) or (named and not is_english and not named & names):
+            return True
+        if named:
+            return False
+    return False
 
 
 def is_doubted(after: str) -> bool:

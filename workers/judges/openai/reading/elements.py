@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from workers.judges.openai.reading.thinking import plain_brackets, without_head
+from workers.judges.openai.reading.thinking import NAME_PART, plain_brackets, without_head
 
 ANSWERS = frozenset(
     [
@@ -36,7 +36,7 @@ MARKUP = frozenset(
 )
 _OPENS, _CLOSES = r"(?:<|&lt;|&#0*60;|&#x0*3c;|\\u003c|\\<)", r"(?:>|&gt;|&#0*62;|&#x0*3e;|\\u003e|\\>)"
 _TAG = re.compile(
-    rf"{_OPENS}[|｜]?(?P<slash>[/\\]?)\s{{0,9}}(?P<name>\w[\w:.▁-]{{0,60}}?)(?P<attributes>\s[^<>]{{0,200}}?)?(?P<empty>/?)[|｜]?{_CLOSES}"
+    rf"{_OPENS}[|｜]?(?P<slash>\\?/|\\?)\s{{0,9}}(?P<name>\w{NAME_PART}{{0,60}}?)(?P<attributes>\s[^<>]{{0,200}}?)?(?P<empty>/?)[|｜]?{_CLOSES}"
 )
 # An attribute that says no more than that the content is the requested JSON.
 _PLAIN_ATTRIBUTE = re.compile(
@@ -72,6 +72,7 @@ _NO_SECTION = re.compile(
     r"\W*(?:(?:the\W)?(?:document|doc|passage|text|query|option|judge)s?\b.*|.{0,2}|[\W\d]*)", re.IGNORECASE
 )
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>|\A\s*<\?xml[^<>]{0,100}\?>", re.DOTALL | re.IGNORECASE)
+_INLINE, _BREAK = re.compile(r"</?(?:b|i|em|strong|span)>", re.IGNORECASE), re.compile(r"<br\s*/?>", re.IGNORECASE)
 _FAINT = re.compile(r"\x1b\[(?:\d{1,3};)*(?:2|3|8|9|90)(?:;\d{1,3})*m")
 _PLAIN_STYLE = re.compile(r"\x1b\[0?(?:;\d{1,3})*m|\x1b\[(?:22|23|28|29|39)m")
 _DECODER = json.JSONDecoder(strict=False)
@@ -128,6 +129,11 @@ def after_unknown_elements(text: str) -> str:
 def plain_tags(text: str) -> str:
     """The text with its plain tags without their attributes."""
     return _TAG.sub(lambda tag: f"<{tag['slash']}{tag['name']}>" if _is_plain(tag) else tag[0], text)
+
+
+def as_marks(text: str) -> str:
+    """The text with inline markup as the asterisks of Markdown, and <br> as a line end."""
+    return _INLINE.sub("**", _BREAK.sub("\n", text))
 
 
 def _masked(text: str) -> str:

@@ -19,7 +19,7 @@ LATER_ANSWER = re.compile(
     re.IGNORECASE,
 )
 WINNER = re.compile(
-    r"(?:final[ _-]?)?(?:winner|better|best|preferred|preference|choice|answer|verdict|decision|vote|label|"
+    r"(?:final[ _-]?)?(?:gewinner|sieger|ganador|gagnant|vincitore|vencedor|winnaar|zwycięzca|победитель|胜者|勝者|获胜者|승자|winner|better|best|preferred|preference|choice|answer|verdict|decision|vote|label|"
     r"result|conclusion|selected|selection|chosen|pick|ranking|relevant|(?:more|most)[ _-]relevant)(?:[ _-](?:document|doc|text|passage|one|answer))?",
     re.IGNORECASE,
 )
@@ -41,16 +41,25 @@ _NONE = re.compile(
     r"(?:it['’]?s )?(?:an? )?(?:tie|tied|draw|equal|equally(?: relevant)?|both|neither|none|undecided|unclear|cannot decide)",
     re.IGNORECASE,
 )
-_TIE = re.compile(r"(?:is[ _-]?)?(?:tie|tied|draw|both|equal|equally[ _-]relevant|undecided)", re.IGNORECASE)
+_TIE = re.compile(
+    r"(?:is[ _-]?)?(?:tie|tied|draw|both|equal|equally[ _-]relevant|undecided|(?:neither|none)[ _-](?:is[ _-])?\w+|both[ _-](?:are[ _-])?irrelevant)",
+    re.IGNORECASE,
+)
+# Whether one document wins: "a_is_better", "is_b_more_relevant", "b_wins".
+_WINS = re.compile(
+    r"(?:is[ _-]?)?(?:(?:document|doc|text|passage|option)[ _-]?)?(?P<letter>[ab])[ _-](?:is[ _-])?(?:better|best|winner|wins|won|preferred|more[ _-]relevant)",
+    re.IGNORECASE,
+)
 # A number for one document: "score_a", "relevance of document B", "B".
 _OF_ONE = re.compile(
     r"(?:(?:relevance|relevancy|score|rating|grade|points|rank_score|quality)?[ _-]*(?:of|for)?[ _-]*(?:document|doc|text|passage|option)?[ _-]*(?P<end>[ab])"
     r"|(?:document|doc|text|passage|option)?[ _-]*(?P<start>[ab])[ _-]+(?:relevance|relevancy|score|rating|grade|points|quality))",
     re.IGNORECASE,
 )
-# What stands in place of a reasoning where a model repeats the format: "<your reasoning>", "your sentences", "string".
+# What stands in place of a reasoning where a model repeats the format: "<your reasoning>", "your sentences", "string", "...".
 _PLACEHOLDER = re.compile(
-    r"\W*(?:your (?:sentences|reasoning|explanation|analysis)(?: here)?|string)\W*|<[^<>]{1,60}>", re.IGNORECASE
+    r"\W*(?:your (?:\w+ ){0,4}\w+|string|todo|tbd|two or three (?:short )?sentences\b[^.]{0,60})\W*|<[^<>]{1,60}>|\[(?:your|insert|brief|short|reasoning|explanation)\b[^\[\]]{0,60}\]|(?:\.{2,}|…)",
+    re.IGNORECASE,
 )
 LATER_WORD = re.compile(rf"\b{_LATER}\b|\bscores?\b|[():-]|\b\d+\Z", re.IGNORECASE)
 
@@ -77,6 +86,15 @@ def names_no_winner(name: str, value: Any) -> bool:
     )
 
 
+def wins_by_flag(name: str, value: Any) -> str:
+    """ "A" or "B" where a field says of one document whether it wins; "" otherwise."""
+    found = _WINS.fullmatch(name.strip())
+    if found is None or not isinstance(value, bool):
+        return ""
+    letter = found["letter"].upper()
+    return letter if value else {"A": "B", "B": "A"}[letter]
+
+
 def better_by_number(fields: Mapping[str, Any]) -> str:
     """ "A" or "B" where fields give both documents a number and one the larger; "" otherwise."""
     numbers: dict[str, float] = {}
@@ -96,4 +114,8 @@ def is_placeholder(reasoning: Any) -> bool:
 
 def is_schema(fields: Mapping[str, Any]) -> bool:
     """Whether an object is a JSON schema rather than an answer."""
+    if any(
+        isinstance(fields.get(name), dict) and "type" in fields[name] for name in ("score", "scores", "best", "ranking")
+    ):
+        return True
     return isinstance(fields.get("properties"), dict) and not {"score", "scores", "best", "ranking"} & set(fields)

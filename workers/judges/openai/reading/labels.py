@@ -155,7 +155,8 @@ def _check_sampled(position: Position, text: str, asked: Asked, labels: Sequence
     if asked.varies:
         return
     likeliest = max((each.value for each in position.tokens if each.is_number), default=None)
-    if sampled.is_number and likeliest is not None and sampled.value < likeliest - MOST_NATS_BELOW:
+    listed = [each.value for each in (sampled, *position.tokens) if each.text == sampled.text and each.is_number]
+    if listed and likeliest is not None and min(listed) < likeliest - MOST_NATS_BELOW:
         message = (
             f"the model wrote {sampled.text!r:.20}, although another token has a higher log-probability; its "
             f"log-probabilities are those of another token or temperature; {no_logprobs()}"

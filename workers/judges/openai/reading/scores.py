@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from labeling.annotation.criteria import key_of
-from workers.judges.openai.reading.afterwards import is_unfinished, takes_back
+from workers.judges.openai.reading.afterwards import is_unfinished, leads_to_another, takes_back
 from workers.judges.openai.reading.elements import after_unknown_sections, is_in_unknown_element, without_wrappers
 from workers.judges.openai.reading.field_names import (
     LATER_ANSWER,
@@ -31,7 +31,7 @@ from workers.judges.openai.reading.field_names import (
 from workers.judges.openai.reading.order import is_retracted, is_said_not, replaces
 from workers.judges.openai.reading.standing import stands_as_answer
 from workers.judges.openai.reading.votes import letter_in
-from workers.judges.openai.reading.winners import stated_winners
+from workers.judges.openai.reading.winners import letter_of, stated_winners, states_another_score, winner_of
 
 Stated = TypeVar("Stated")
 MOST_BRACES = 256
@@ -41,13 +41,6 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 _FENCE = re.compile(r"```\w*")
 _OVERALL = {"score", "overall", "total", "mean", "average", "combined", "weighted", "sum", "verdict"}
-# A score that stands as text after the object, on its own line or in a sentence.
-_SCORE_AS_TEXT = re.compile(
-    r"(?:\b(?:score|edit|correction|final|boxed)\W{0,4}(?:[:={→]|->|=>)\s*|\b(?:the|my|correct|final|right|actual) (?:score|value|answer)(?: for this pair)?"
-    r" (?:is|should be|would be|must be)(?: now)?[\s*:]+|\b(?:rate|score) (?:it|this|them|the pair)(?: as| at)?[\s*]+|(?:\A|\n)[\s*_`]*(?=-?\d+(?:\.\d+)?[\s*_`.]*(?:\n|\Z)))"
-    r"(-?\d+(?:\.\d+)?)(?!\d|\s+(?:if|when|only|to)\b)",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +140,17 @@ def _last_in(
     if is_unfinished(text[every[-1].end :]):
         raise NoScore("cut", "the text after its JSON object announces another answer, which does not come")
     after = _FENCE.sub("", _without_objects(text, last.end, every))
-    if is_retracted(after) or takes_back(after, _winner(stated)):
+    winner = winner_of(stated)
+    if is_retracted(after) or takes_back(after, winner):
         raise NoScore("contradiction", "the text after its JSON object takes it back, or names another winner")
+    before = text[max((each.end for each in every if each.end <= last.start), default=0) : last.start]
+    if leads_to_another(before, winner) or states_another_score(before.rstrip().rpartition("\n")[2], stated):
+        raise NoScore("contradiction", "the text before its JSON object names another winner or score")
     if not any(_stands(item, every, text, stated, read) for item in items):
         raise NoScore(
             "mention", "its JSON object is only mentioned in a sentence, as a possibility or as another's answer"
         )
-    if isinstance(stated, float) and any(float(each) != stated for each in _SCORE_AS_TEXT.findall(after)):
+    if states_another_score(after, stated):
         raise NoScore("contradiction", "the text after its JSON object states another score")
     return stated, reasoning
 
@@ -164,15 +161,6 @@ def _without_objects(text: str, start: int, items: list[_Item]) -> str:
     for item in (each for each in items if each.start >= start):
         kept, start = kept + text[start : item.start], item.end
     return kept + text[start:]
-
-
-def _winner(stated: object) -> str | None:
-    """The document that a score, or an answer about a set, names as the best."""
-    if isinstance(stated, dict):
-        order = stated.get("ranking")
-        best = stated.get("best") or (order[0] if isinstance(order, list) and order else None)
-        return letter_of(best) if isinstance(best, str) else None
-    return None if not isinstance(stated, float) or not stated else "A" if stated > 0 else "B"
 
 
 def ranking_in(text: str) -> dict[str, Any]:
@@ -188,7 +176,7 @@ def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
         raise NoScore("contradiction", "it holds two different answers")
     if any(is_no_answer(name, value) for name, value in document.items()):
         raise NoScore("mention", "another field says that its ranking is not an answer")
-    winner = letter_of(_winner(document) or "")
+    winner = letter_of(winner_of(document) or "")
     for name, value in document.items():
         letter = letter_of(value) if isinstance(value, str) else ""
         is_other = len(letter) == 1 and (
@@ -200,11 +188,6 @@ def _read_ranking(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
     if not stated or any(value is _CONFLICT for value in stated.values()):
         raise NoScore("contradiction" if stated else "none", "its last JSON object states no single answer")
     return stated, ""
-
-
-def letter_of(value: str) -> str:
-    """The letter of a document, without the word before it."""
-    return re.sub(r"^(?:THE )?(?:DOCUMENT|DOC|OPTION|PASSAGE|TEXT)[ _#-]*", "", value.strip().upper())
 
 
 def _is_open_list(before: str, after: str) -> bool:
@@ -330,7 +313,7 @@ def _read(document: dict[str, Any]) -> tuple[float, str]:
         raise NoScore("range", f"its score is {document['score']!r:.40}")
     if any(is_no_answer(name, value) for name, value in document.items()):
         raise NoScore("mention", "another field says that its score is not an answer")
-    is_other = score != 0 and any(each != _winner(score) for each in stated_winners(document))
+    is_other = score != 0 and any(each != winner_of(score) for each in stated_winners(document))
     if is_other or any(_contradicts(name, value, score) for name, value in document.items()):
         raise NoScore("contradiction", "it holds two different answers: its score and another field")
     return float(score), _reasoning_of(document)
@@ -452,7 +435,7 @@ def _stands(
     start = max((each.end for each in objects if each.end <= item.start), default=0)
     is_last = all(each.start < item.end for each in every)
     after = text[item.end :] if is_last else ""  # what stands between two objects is read for their order
-    if item.value is None or not stands_as_answer(text[start : item.start], after):
+    if item.value is None or not stands_as_answer(text[start : item.start], after, winner_of(stated)):
         return False
     try:
         return read(item.value)[0] == stated

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from workers.judges.openai.reading.announcing import announces
-from workers.judges.openai.reading.elements import ANSWERS, MARKUP, plain_tags
+from workers.judges.openai.reading.elements import ANSWERS, MARKUP, as_marks, plain_tags
 from workers.judges.openai.reading.order import REQUESTED_FORMAT
 from workers.judges.openai.reading.thinking import plain_brackets
 
@@ -42,6 +42,10 @@ _HEADER = re.compile(r"\A\s*(?:assistant|model|data)\s*(?::|\n|(?=\{)|\Z)\s*", r
 _MARKS = re.compile(r"(?:[\s*_#$>`~\"“”«»(){}\\\[\]|<=→⇒-]|(?<!\w)['‘’]|['‘’](?!\w))+")
 _CLAUSE = re.compile(r"[,;:：，；…—–\n]+(?=[^\n]*[^\W_])|\s-\s")
 _COLON = re.compile(r"[:：][\s*_`\"'“”‘’«»(\[]*\Z")
+# The letter of a document; "A" before a word is the article.
+_NAMED = re.compile(
+    r"(?<![^\W_])(?:[B-HJ-P]|A(?!\s+(?:\w+\s+)?(?:answer|score|json|verdict|result|response|output|evaluation|assessment|judge?ment|comparison|rating|reply|object|decision|conclusion)\b))(?![^\W_]|['’])"
+)
 _NUMBER = re.compile(r"(?:\A|\n)\s*(?:[-+•]|\(?\d{1,2}[.)])\s*\Z")
 _STEP = re.compile(r"(?:\A|\n)\s*(?:step|part|section)?\s*\(?\d{1,2}[.):]\s*", re.IGNORECASE)
 
@@ -88,6 +92,7 @@ _ABOUT_NEXT = re.compile(
     r"\b(?:answer|repl|respond|say|said|score|rate|output|wrote|write)\w*\b[^.!?\n]{0,30}\b(?:as follows|like this|this|so|the following|below)\W*\Z|"
     r"\A\W*no (?:answer|result|verdict|score)\W*\Z|"
     r"\b(?:example|sample|wrong|bad|invalid|not)\b[^.!?\n]{0,60}\b(?:follows|below|here)\W*\Z|"
+    r"\b(?:ignore|disregard|discard|skip|do not (?:read|use|count)) (?:this|that|the following|what follows)\W*\Z|\A\W*(?:this is (?:only |just )?)?an? (?:test|example|placeholder|draft)\W*\Z|"
     r"\b(?:i|we)\b[^.!?\n]{0,12}\b(?:cannot|can['’]?t|unable|not able|won['’]t|refuse|decline)\b(?: to)? (?:\w+ )?"
     r"(?:compare|judge|rate|score|determine|decide|assess|evaluate|answer|provide|give|help|assist|comply|fulfil\w*|do)\b",
     re.IGNORECASE,
@@ -120,17 +125,19 @@ _IS_ANSWER = re.compile(
 )
 
 
-def stands_as_answer(before: str, after: str) -> bool:
-    """Whether the text directly before an object and the text directly after it leave it standing as the answer."""
-    before = plain_tags(_HEADER.sub("", plain_brackets(_CONTROLS.sub("", before))))
+def stands_as_answer(before: str, after: str, winner: str | None) -> bool:
+    """Whether the text directly before an object and the text directly after it leave it standing as the answer. `winner`: the
+    letters of the documents that it may name as the better one.
+    """
+    before = as_marks(plain_tags(_HEADER.sub("", plain_brackets(_CONTROLS.sub("", before)))))
     if re.search(r"(?<!~)~~\s*\Z", before) and after.lstrip().startswith("~~"):
         return False  # struck through
     if _QUOTED_LINE.search(before) and re.search(r"^(?!\s*>)[^\n]*\w", f"{before}\n{after}", re.MULTILINE):
         return False  # quoted by a text that is no quotation
-    return _is_led_to(before[-_NEAR:]) and _is_ended(after[:_NEAR])
+    return _is_led_to(before[-_NEAR:], winner or "") and _is_ended(after[:_NEAR])
 
 
-def _is_led_to(before: str) -> bool:
+def _is_led_to(before: str, winner: str) -> bool:
     before = _NUMBER.sub("", _FENCE.sub("", before))
     is_own_line = before.rstrip(" \t*_`\"'“”[{(").endswith("\n")
     before = before.rstrip()
@@ -138,22 +145,30 @@ def _is_led_to(before: str) -> bool:
     lead = before[ends[-1].end() :] if ends else before
     words = _plain(lead)
     if not words:
-        return _ABOUT_NEXT.search(_last_sentence(before)) is None
+        last = _last_sentence(before)
+        return not (_ABOUT_NEXT.search(last) or _BEFORE_ANSWER.fullmatch(_plain(last)))
     if (
         _is_hedged(lead)
         or _GIVEN_BY_IT.search(_MARKS.sub(" ", lead).rstrip(" :,"))
         or (_SPEECH.search(lead) and not _SO.search(lead))
     ):
         return False
-    clause = _plain(_CLAUSE.split(lead.rstrip(" \t*_`\"'“”‘’«»(["))[-1])
+    last = _CLAUSE.split(lead.rstrip(" \t*_`\"'“”‘’«»(["))[-1]
+    clause = _plain(last)
     if _BEFORE_ANSWER.fullmatch(words):
         return False
     if announces(words) or announces(clause):
-        return True
+        return _is_not_of_another(lead if announces(words) else last, winner)
     if _COLON.search(lead):
         return not re.search(r"[^\W\d_]", lead)
     # A long line without an end leaves the object alone on its own line; a short one is a heading, which says what the object is.
     return is_own_line and len(words) > MOST_OF_A_HEADING
+
+
+def _is_not_of_another(lead: str, winner: str) -> bool:
+    """Whether an announcement names no document, several, or the winner: "Answer B:" is that of another document."""
+    named = set(_NAMED.findall(lead))
+    return len(named) != 1 or bool(named & set(winner))
 
 
 def _is_hedged(lead: str) -> bool:

@@ -14,8 +14,10 @@ _WORDS = (
     r"think|thought|reason|reflect|scratchpad|monologue|denk|gedank|überleg|ueberleg|pens[ée]e|pensamiento|pensamento|pensiero|"
     r"réflexion|réfléchi|raisonne|razona|ragiona|racioc|мысл|рассужд|размышл|思考|思维|思路|推理|推論|想法|考え|생각|추론|تفكير|विचार"
 )
+# A character of a tag's name: vowels of many scripts are marks, which are no word characters.
+NAME_PART = r"[^\s\x00-,/;-@\[-\^`{-\x7f｜]"
 _THINKING_NAME = (
-    rf"[\w.:▁-]{{0,40}}(?:{_WORDS})[\w.:▁-]{{0,40}}|(?:[\w-]+:)?(?:analysis|cot|planning|draft|critique|分析)"
+    rf"{NAME_PART}{{0,40}}(?:{_WORDS}){NAME_PART}{{0,40}}?|(?:[\w-]+:)?(?:analysis|cot|planning|draft|critique|分析)"
 )
 _SQUARE_NAME = (
     r"(?:(?:begin|start|end|inner|internal|my|of|chain|the)[\s_-]+){0,3}(?:think|thinking|thought|thoughts|reason|reasoning|"
@@ -24,15 +26,15 @@ _SQUARE_NAME = (
 _OPENS = r"(?:<|&lt;|&#0*60;|&#x0*3c;|\\u003c|\\<)"
 _CLOSES = r"(?:>|&gt;|&#0*62;|&#x0*3e;|\\u003e|\\>)"
 # Brackets that stand for < and > in tags, and for the square ones; the others are quotation marks elsewhere.
-BRACKETS = str.maketrans("＜〈⟨⟪◁｟＞〉⟩⟫▷｠", "<<<<<<>>>>>>")
-_QUOTES = str.maketrans("《「『«‹《〖【〔》」』»›》〗】〕", "<<<<<<<[[>>>>>>>]]")
+BRACKETS = str.maketrans("＜〈⟨⟪◁｟﹤≪❮❰⦑＞〉⟩⟫▷｠﹥≫❯❱⦒", "<<<<<<<<<<<>>>>>>>>>>>")
+_QUOTES = str.maketrans("《「『«‹《〖【〔⟦》」』»›》〗】〕⟧", "<<<<<<<[[[>>>>>>>]]]")
 # Characters that nobody sees, and controls that servers leave; ESC begins a style, which `elements` reads.
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
 _TAG = re.compile(
-    rf"{_OPENS}\s{{0,9}}[|｜]?\s{{0,9}}(?P<slash>[/\\]?)\s{{0,9}}[|｜]?(?P<name>" + _THINKING_NAME + r")"
+    rf"{_OPENS}\s{{0,9}}[|｜]?\s{{0,9}}(?P<slash>\\?/|\\?)\s{{0,9}}[|｜]?(?P<name>" + _THINKING_NAME + r")"
     rf"(?:\s[^<>]{{0,120}}?)?\s{{0,9}}(?P<empty>/?)[|｜]?\s{{0,9}}{_CLOSES}"
-    rf"|\[\s*(?P<square>{_SQUARE_NAME})\s*\](?!\()"
-    rf"|\[\s*/\s*(?P<square_end>{_SQUARE_NAME})\s*\]"
+    rf"|\[{{1,3}}\s*(?P<square>{_SQUARE_NAME})\s*\]{{1,3}}(?!\()"
+    rf"|\[{{1,3}}\s*/\s*(?P<square_end>{_SQUARE_NAME})\s*\]{{1,3}}"
     r"|(?<!\w)(?P<round>[({](?P<round_slash>/?)(?:think|thinking|thought|thoughts)[)}])"
     r"|(?P<open><(?:unused|ctrl)94>(?:thought)?|<\|inner_prefix\|>|<\|channel>(?:thought|analysis)?|\A\s{0,9}here(?: is|['’]s) my thought process:)"
     r"|(?P<close><(?:unused|ctrl)95>|<\|inner_suffix\|>|<channel\|>|here(?: is|['’]s) my response:)",
@@ -55,7 +57,7 @@ _TURN_END = (
     r"END_RESPONSE|end_of_solution|end_of_box)[|｜]>|</s>|<(?:end_of_turn|eos|pad)>"
 )
 _TURN_BEGIN = (
-    r"<[|｜](?:im_start|start_header_id)[|｜]>\s*assistant\s*(?:<\|end_header_id\|>)?|<start_of_turn>model|<bos>|<s>|"
+    r"<[|｜](?:im_start|start_header_id)[|｜]>\s*assistant(?!\w)\s*(?:<\|end_header_id\|>)?|<start_of_turn>model(?!\w)|<bos>|<s>|"
     r"<[|｜](?:START_RESPONSE|begin_of_solution|begin_of_text|begin_of_box|assistant)[|｜]>"
 )
 _HEAD = re.compile(rf"(?:\s|{_TURN_BEGIN})+", re.IGNORECASE)

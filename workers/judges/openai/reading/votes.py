@@ -43,12 +43,12 @@ _VOTE = re.compile(
 _WRAPPED = re.compile(
     r"<(?P<tag>answer|final|final_answer|response|output|result|verdict|vote)>\s*(?P<inner>.*?)\s*(?:</(?P=tag)>)?|"
     r"(?P<ended>[^<>]*?)\s*</(?:answer|final|final_answer|response|output|result|verdict|vote)>|"
-    r"\\boxed\{\s*(?:\\text\{)?(?P<boxed>[^{}]*)\}{1,2}",
+    r"\\boxed\{\s*(?:\\(?:text(?:bf)?|math(?:rm|bf))\{)?(?P<boxed>[^{}]*)\}{1,2}",
     re.IGNORECASE | re.DOTALL,
 )
 
 # A letter in a box inside a sentence; quotation marks and stops of other scripts; a header that a template leaves.
-_BOXED = re.compile(r"\$?\\boxed\{\s*(?:\\text\{)?\s*([AB])\s*\}{1,2}\$?")
+_BOXED = re.compile(r"\$?\\boxed\{\s*(?:\\(?:text(?:bf)?|math(?:rm|bf))\{)?\s*([AB])\s*\}{1,2}\$?")
 _QUOTES = str.maketrans(
     dict.fromkeys("«»‹›„「」『』【】《》〔〕〈〉", '"') | {"。": ".", "、": ","} | dict.fromkeys("✅✓✔☑\ufe0f")
 )

@@ -1,4 +1,4 @@
-"""The document that the fields next to a score name as the better one. Pure functions of an object's fields."""
+"""The document that an answer, or the fields next to a score, name as the better one. Pure functions of what an object states."""
 
 from __future__ import annotations
 
@@ -6,8 +6,43 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from workers.judges.openai.reading.field_names import LOSER, WINNER, better_by_number, names_no_winner
+from workers.judges.openai.reading.field_names import LOSER, WINNER, better_by_number, names_no_winner, wins_by_flag
 from workers.judges.openai.reading.votes import letter_in
+
+# A score that stands as text beside the object, on its own line or in a sentence.
+_SCORE_AS_TEXT = re.compile(
+    r"(?:\b(?:score|edit|correction|final|overall|total|verdict|boxed)\W{0,4}(?:[:={→]|->|=>)\s*|\b(?:the|my|correct|final|right|actual) (?:score|value|answer)(?: for this pair)?"
+    r" (?:is|should be|would be|must be)(?: now)?[\s*:]+|\b(?:rate|score) (?:it|this|them|the pair)(?: as| at)?[\s*]+|(?:\A|\n)[\s*_`]*(?=-?\d+(?:\.\d+)?[\s*_`.]*(?:\n|\Z)))"
+    r"(-?\d+(?:\.\d+)?)(?!\d|\s+(?:if|when|only|to)\b)",
+    re.IGNORECASE,
+)
+
+
+def winner_of(stated: Any) -> str | None:
+    """The document that a score, scores by name, or an answer about a set name as the best; None for a tie, "AB" where the scores differ."""
+    if isinstance(stated, tuple):  # a score, and whether neither document is relevant
+        stated = stated[0]
+    if isinstance(stated, dict) and stated and all(isinstance(each, float) for each in stated.values()):
+        return "".join(sorted({winner_of(score) or "" for score in stated.values()})) or None
+    if isinstance(stated, dict):
+        order = stated.get("ranking")
+        best = stated.get("best") or (order[0] if isinstance(order, list) and order else None)
+        return letter_of(best) if isinstance(best, str) else None
+    return None if not isinstance(stated, float) or not stated else "A" if stated > 0 else "B"
+
+
+def letter_of(value: str) -> str:
+    """The letter of a document, without the word before it."""
+    return re.sub(r"^(?:THE )?(?:DOCUMENT|DOC|OPTION|PASSAGE|TEXT)[ _#-]*", "", value.strip().upper())
+
+
+def states_another_score(text: str, stated: Any) -> bool:
+    """Whether a text states a score that is not the answer's, or that no weights of its scores lead to."""
+    score = stated[0] if isinstance(stated, tuple) else stated
+    scores = list(score.values()) if isinstance(score, dict) else [score]
+    if not scores or not all(isinstance(each, float) for each in scores):
+        return False
+    return any(not min(scores) <= float(each) <= max(scores) for each in _SCORE_AS_TEXT.findall(text))
 
 
 def stated_winners(fields: Mapping[str, Any]) -> set[str]:
@@ -19,7 +54,11 @@ def stated_winners(fields: Mapping[str, Any]) -> set[str]:
 def _of_field(name: str, value: Any) -> set[str]:
     if names_no_winner(name, value):
         return {""}
+    if flagged := wins_by_flag(name, value):
+        return {flagged}
     if isinstance(value, dict):
+        if better := better_by_number(value):
+            return {better}
         nested = (_of_field(key, inner) for key, inner in value.items() if WINNER.fullmatch(key))
         return set[str]().union(*nested)
     is_loser = LOSER.fullmatch(name) is not None
@@ -38,6 +77,11 @@ def _document_in(value: Any) -> str | None:
     if not isinstance(value, str):
         return None
     plain = re.sub(r"^(?:the )?(?:document|doc|text|option|passage)[ _#-]*", "", value.strip().lower())
+    plain = re.sub(
+        r"^(the )?(first|second)(?: (?:document|doc|text|option|passage|one))?(?: (?:is|wins)(?: (?:the )?(?:better|best|more relevant))?)?[.!]?$",
+        r"\2",
+        plain,
+    )
     explained = re.match(
         r"\W*(?:[Tt]he )?(?:(?:[Dd]ocument|[Dd]oc|[Tt]ext|[Pp]assage)[ _]+)?([AB])(?:\W*[(>:,;–—-]|\W+(?:is|wins|because|over)\b(?! (?:not|less|worse)))",
         value,
