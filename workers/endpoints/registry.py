@@ -111,9 +111,12 @@ class Endpoint(pydantic.BaseModel):
         if not isinstance(url, str) or "?" not in url:
             return values
         parts = urlsplit(url.strip())
-        given, moved = values.get("query") or {}, dict(parse_qsl(parts.query))
+        given, found = values.get("query") or {}, parse_qsl(parts.query, keep_blank_values=True)
         if not isinstance(given, Mapping):
             return values
+        moved = dict(found)
+        if len(moved) < len(found):
+            raise ValueError("base_url gives a query parameter twice; write it once")
         if twice := sorted(set(moved) & set(given)):
             raise ValueError(f"base_url and query both give {twice[0]!r}; write it once")
         plain = urlunsplit((parts.scheme, parts.netloc, parts.path, "", parts.fragment))

@@ -16,8 +16,11 @@ import pydantic
 
 LONGEST_VALUE = 8192
 SHAPE = 'must be a text, {"env": "NAME"} or {"file": "/path"}'
-# An API version is no secret, and messages about it are useless without it.
-PUBLIC_NAMES = {"api-version"}
+# Versions, and what names the caller, are no secrets: messages are useless without them, and a reasoning may hold the same words.
+PUBLIC_NAMES = {
+    *("api-version", "anthropic-version", "anthropic-beta", "openai-beta", "user-agent", "accept", "accept-language"),
+    *("referer", "http-referer", "x-title"),
+}
 # What these say is decided by the connection or by the request itself (RFC 9110, 7.6.1), not by an operator.
 RESERVED_HEADERS = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from labeling.access.redaction import redact
+from labeling.access.redaction import redact, without_key
 from labeling.records import Failure, FailureKind, Verdict
 from tests.factories.http_panel import KEY
 from tests.factories.questions import comparison, failure, only
@@ -58,6 +58,8 @@ def test_endpoints_come_from_json_and_toml_files(tmp_path: Path) -> None:
             "headers.*not a valid header name",
         ),
         ('[{"name": "x", "base_url": "http://h/v1", "headers": {"A": "1", "a": "2"}}]', "headers.*given twice"),
+        ('[{"name": "x", "base_url": "http://h/v1?code=1&code=2"}]', "query parameter twice"),
+        ('[{"name": "x", "base_url": "http://h/v1?code="}]', "query.code: is empty"),
         (
             '[{"name": "x", "base_url": "http://h/v1", "headers": {"A": {"env": "X", "file": "/x"}}}]',
             "headers.A.*must be a text",
@@ -150,6 +152,20 @@ def test_text_that_looks_like_a_key_is_redacted() -> None:
 def documented(language: str) -> list[str]:
     page = Path(__file__).resolve().parents[3] / "docs" / "judges.md"
     return [block.partition("```")[0] for block in page.read_text().split(f"```{language}\n")[1:]]
+
+
+def test_versions_and_names_of_the_caller_are_no_secrets_and_all_other_values_are() -> None:
+    headers = {
+        "anthropic-version": "2023-06-01",
+        "X-Title": "Fish retrieval benchmark",
+        "X-Gateway": "gateway-secret-1",
+    }
+    rows = [{"name": "x", "base_url": "http://h/v1?api-version=2024-10-21&code=query-secret-1", "headers": headers}]
+    access = load_endpoints({"ZELO_ENDPOINTS": json.dumps(rows)})["x"].access()
+    text = "A is from 2023-06-01 and names the Fish retrieval benchmark; gateway-secret-1 query-secret-1 2024-10-21"
+    assert without_key(text, *access.secrets) == (
+        "A is from 2023-06-01 and names the Fish retrieval benchmark; [key] [key] 2024-10-21"
+    )
 
 
 def test_documented_endpoints_can_be_loaded(tmp_path: Path) -> None:

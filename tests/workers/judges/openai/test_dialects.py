@@ -19,7 +19,7 @@ from workers.endpoints import learned
 from workers.endpoints.learned import Learned
 from workers.judges.openai.http.remedies import SERVERS, UNKNOWN, server_of
 from workers.judges.openai.http.statuses import failure_of_status, stated_limit, unsent_remedy
-from workers.judges.openai.http.streams import BadStream, read_stream
+from workers.judges.openai.http.streams import BadStream, is_stream, read_stream
 from workers.judges.openai.judge import OpenAIHttpJudge
 
 pytestmark = pytest.mark.usefixtures("no_faults_left")
@@ -172,6 +172,14 @@ def test_a_request_that_no_change_helps_fails_once_with_its_remedy(
         (500, "input length exceeds the context length", FailureKind.CONTEXT_OVERFLOW),
         (400, "The input (61709 tokens) is longer than the model's context length (40960 tokens).", FailureKind.CONTEXT_OVERFLOW),
         (500, "{'loc': ('body', 'messages', 0, 'content'), 'msg': 'Field required'}", FailureKind.BAD_REQUEST),
+        (500, "Context size has been exceeded.", FailureKind.CONTEXT_OVERFLOW),
+        (500, "operands could not be broadcast together with shapes (1,32000) (0,32000)", FailureKind.CONTEXT_OVERFLOW),
+        (400, "This model's maximum prompt length is 131072 but the request contains 200000 tokens.", FailureKind.CONTEXT_OVERFLOW),
+        (400, "Range of input length should be [1, 30720]", FailureKind.CONTEXT_OVERFLOW),
+        (400, "max_tokens must be at least 1, got -20.", FailureKind.CONTEXT_OVERFLOW),
+        (500, "create() got an unexpected keyword argument 'chat_template_kwargs'", FailureKind.BAD_REQUEST),
+        (424, "Request failed during generation: Server error", FailureKind.UNAVAILABLE),
+        (498, "Flex tier capacity exceeded", FailureKind.UNAVAILABLE),
         (404, "DeploymentNotFound: The API deployment for this resource does not exist", FailureKind.BAD_REQUEST),
     ],
 )  # fmt: skip
@@ -191,6 +199,8 @@ def test_a_server_error_is_an_outage_only_if_the_request_did_not_cause_it(
         ("The range of supported values for logprobs is [0, 20).", 19),
         ("top_logprobs must be between 0 and 11", 11),
         ("`top_n_tokens` must be less than 6", 5),
+        ("You are not allowed to request more than 5 logprobs", 5),
+        ("Invalid value for 'top_logprobs': must be in range 0..5", 5),
         ("logprobs are not supported", None),
     ],
 )
@@ -223,6 +233,25 @@ def test_a_complete_stream_is_the_answer_that_it_adds_up_to(
 def test_a_stream_that_is_not_complete_is_no_answer(content: bytes) -> None:
     with pytest.raises(BadStream, match="streams although"):
         read_stream(content)
+
+
+CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": "A"}, "finish_reason": "stop"}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "content, content_type, streams",
+    [
+        (CHUNK, "text/event-stream", False), (b"\xef\xbb\xbf" + CHUNK, "text/event-stream; charset=utf-8", False),
+        (json.dumps(json.loads(CHUNK), indent=1).encode(), "application/json", False), (CHUNK + b"\n", "application/json", False),
+        (CHUNK + b"\n" + CHUNK + b"\n", "application/x-ndjson", True), (b"\x1e" + CHUNK + b"\n\x1e" + CHUNK, "application/json-seq", True),
+        (b"data: " + CHUNK, "application/json", True), (b"", "text/event-stream", True),
+    ],
+)  # fmt: skip
+def test_a_whole_reply_is_no_stream_and_objects_one_after_another_are_one(
+    content: bytes, content_type: str, streams: bool
+) -> None:
+    """An endpoint that streams in any form is named once; it is not asked again."""
+    assert is_stream(content_type, content) is streams
 
 
 # --- addresses and servers ---------------------------------------------------------------

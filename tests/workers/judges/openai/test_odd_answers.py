@@ -343,6 +343,8 @@ def test_a_grammar_that_cannot_be_built_teaches_another_format(status: int, mess
         ("output_config.format.schema: For 'number' type, property 'minimum' is not supported", Learned(response_format="json_object")),
         ("System role not supported", Learned(omitted=frozenset({"system"}))),
         ("Unsupported value: 'messages[0].role' does not support 'system' with this model.", Learned(omitted=frozenset({"system"}))),
+        ("Unknown role: system", Learned(omitted=frozenset({"system"}))),
+        ("KeyError: 'json_schema'", Learned(response_format="json_object")),
         ("Conversation roles must alternate user/assistant/user/assistant", Learned(omitted=frozenset({"system"}))),
     ],
 )  # fmt: skip
@@ -357,6 +359,16 @@ def test_a_rejection_teaches_whatever_its_wording(message: str, learned: Learned
         sent = adapted(request, learned)
         assert sent["messages"] == [{"role": "user", "content": "Judge.\n\nA or B?"}]
         assert lesson(sent, rejects) is None
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Only n=1 is supported", "Multiple candidates is not enabled for this model", "best_of must be 1 when using greedy sampling",
+     "candidateCount value of 5 but the supported range is from 1 to 1"],
+)  # fmt: skip
+def test_an_endpoint_that_gives_one_choice_is_asked_vote_by_vote(message: str) -> None:
+    rejects = failure_of_status(400, {}, json.dumps({"error": {"message": message}})).rejects
+    assert rejects is not None and lesson({"n": 5, "messages": []}, rejects) == Learned(n="ignored")
 
 
 @pytest.mark.parametrize(

@@ -24,21 +24,23 @@ SHOWN_CHARACTERS = 400
 
 # Gateway statuses for an unreachable server; the question may have caused any other server error.
 UNREACHED = {502, 503, 504, 521, 522, 523, 529}
+# Statuses below 500 by which a server says that it could not answer now: conflicts, TGI's failed generations, a lack of capacity.
+BUSY = {409, 424, 425, 498, 499}
 # Statuses for a wrong or blocked key, which fails every question.
 DENIED = {401, 403}
 # The server, or a gateway before it, gave up while a model may have been at work: such a call may be charged.
 MAYBE_PAID = {408, 504, 524}
 
 _TOO_LONG = re.compile(
-    r"context[_ ](?:length|window|size)|max(?:imum)?[_ ](?:context|model)|max_model_len|too many (?:input )?tokens|"
+    r"context[_ ](?:length|window|size)|max(?:imum)?[_ ](?:context|model|(?:prompt|input|sequence)[_ ](?:length|tokens))|max_model_len|range of input length|too many (?:input )?tokens|"
     r"(?:prompt|input|request) (?:is )?too (?:long|large)|exceeds? the (?:available|maximum|model)|"
-    r"`?max_new_tokens`? must be <=|longer than the model|exceed_context_size",
+    r"`?max_new_tokens`? must be <=|must be at least \d+, got -\d|longer than the model|exceed_context_size",
     re.IGNORECASE,
 )
 # Server errors that a prompt or an answer beyond the context causes: llama-cpp-python writes its scores behind the end of
 # their array (its issue 657), torch indexes behind the last position. Narrower than above: these must be no outage.
 _TOO_LONG_500 = re.compile(
-    r"could not broadcast|cannot broadcast|exceeds? (?:the )?context|context[_ ](?:length|window|size) (?:of|is|exceed)|"
+    r"could not (?:be )?broadcast|cannot broadcast|exceeds? (?:the )?context|context[_ ](?:length|window|size) (?:of|is|has been|was|exceed)|"
     r"(?:maximum|model'?s?) context length|exceed_context_size|exceeds? the (?:available|maximum) context|"
     r"longer than the (?:model|maximum|specified maximum|context)|prompt is too long|too many (?:input )?tokens|"
     r"out of bounds for (?:axis|dimension)|index out of range in self|size of tensor a|input length exceeds|"
@@ -56,7 +58,7 @@ _FILTERED = re.compile(
 # A server error whose body is the validation error of a request (FastAPI, pydantic).
 _VALIDATION = re.compile(
     r"validation error|['\"]?loc['\"]?\s*[:=]\s*[(\[]|input should be|extra (?:inputs|fields) (?:are )?not permitted|"
-    r"field required|extra_forbidden|literal_error|unprocessable",
+    r"field required|extra_forbidden|literal_error|unprocessable|unexpected keyword argument",
     re.IGNORECASE,
 )
 _LOCATIONS = re.compile(r"['\"]?loc['\"]?\s*[:=]\s*[(\[]([^)\]]*)[)\]]")
@@ -67,13 +69,13 @@ _PARAMETERS = re.compile(
 _NO_SYSTEM = re.compile(
     r"system (?:role|messages?|prompts?|instructions?) (?:is |are )?(?:not |un)(?:supported|allowed|permitted|enabled)|"
     r"\brole\b.{0,40}(?:not support|n['o]t allow|unsupported|invalid).{0,20}['\"]?system\b|developer instruction is not enabled|"
-    r"conversation roles must alternate|only user(?: and assistant| or assistant|,? assistant)? roles? (?:is|are) supported",
+    r"unknown role\W{0,3}system\b|conversation roles must alternate|only user(?: and assistant| or assistant|,? assistant)? roles? (?:is|are) supported",
     re.IGNORECASE,
 )
 _REJECTED = re.compile(
     r"unsupported|not (?:yet )?support|n['o]t support|unknown|unrecognized|unexpected|not (?:allowed|permitted|available|"
     r"implemented)|invalid|must be|should be|only (?:the )?default|cannot be|can't be|deprecated|greater than|less than|"
-    r"range|logits_all",
+    r"range|logits_all|keyerror",
     re.IGNORECASE,
 )
 # Servers that cannot compile the JSON schema, or enforce none: llama.cpp ("failed to parse grammar", "JSON schema conversion
@@ -255,7 +257,7 @@ def failure_of_status(
     if rejects is not None:
         names = ", ".join(rejects.parameters) or "the field that the message names"
         return failed(FailureKind.BAD_REQUEST, _rejected(names, rejects, server), rejects=rejects)
-    if status >= 500 or status in {409, 425}:
+    if status >= 500 or status in BUSY:
         remedy = f"see the server's log; some servers also fail so on an unknown model (here {model!r})"
         return failed(FailureKind.UNAVAILABLE, remedy, retryable=True)
     return failed(FailureKind.BAD_REQUEST, "correct the judge's options or the endpoint's definition, then retry")
@@ -302,7 +304,8 @@ def _rejection(status: int, error: ErrorBody) -> Rejection | None:
     ).lower()  # some gateways name the fields MaxTokens and Temperature
     named = error.parameters or tuple(dict.fromkeys(_PARAMETERS.findall(snake)))
     if not named and re.search(
-        r"(?i)only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]", error.text
+        r"(?i)only one (?:completion )?choice|\bn (?:must|should) be\b|['\"`]n['\"`]|\bn ?= ?1\b|multiple (?:candidates|choices|completions)|candidate_?count|\bbest_of\b",
+        error.text,
     ):
         named = ("n",)
     if not named and status in {400, 422, 500, 501} and _GRAMMAR.search(error.text):
@@ -317,7 +320,7 @@ def _rejection(status: int, error: ErrorBody) -> Rejection | None:
 
 def failure_of_page(content: bytes) -> CallFailed | None:
     """The failure of a web page under status 200: a gateway's trouble, or an address that is no API. None for other replies."""
-    start = content[:4096].lstrip()
+    start = content[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start[:200].lower().startswith((b"<!", b"<html", b"<?xml", b"<head", b"<body")):
         return None
     text = re.sub(r"<[^>]*>|\s+", " ", start.decode(errors="replace"))
@@ -430,7 +433,7 @@ def stated_limit(text: str) -> int | None:
 _LIMITS: list[tuple[re.Pattern[str], int]] = [
     (
         re.compile(
-            r"(?:less than or equal to|at most|up to|no more than|<=|\ble|cannot exceed|must not exceed)\s*`?(\d+)",
+            r"(?:less than or equal to|at most|up to|no more than|<=|\ble|cannot exceed|must not exceed|(?:not|cannot|can't) [^.\d]{0,30}more than)\s*`?(\d+)",
             re.IGNORECASE,
         ),
         0,
@@ -443,9 +446,9 @@ _LIMITS: list[tuple[re.Pattern[str], int]] = [
         0,
     ),
     (
-        re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|and|to)\s*(\d+)\s*\)", re.IGNORECASE),
+        re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|\.\.\.?|and|to)\s*(\d+)\s*\)", re.IGNORECASE),
         1,
     ),
-    (re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|and|to)\s*(\d+)", re.IGNORECASE), 0),
+    (re.compile(r"(?:between|range|from)[^\d]{0,40}\d+\s*(?:,|-|–|\.\.\.?|and|to)\s*(\d+)", re.IGNORECASE), 0),
     (re.compile(r"(?:less than|<|\blt)\s*(\d+)", re.IGNORECASE), 1),
 ]

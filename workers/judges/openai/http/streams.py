@@ -30,11 +30,26 @@ class StreamError(Exception):
 
 
 def is_stream(content_type: str, content: bytes) -> bool:
-    """Whether a reply consists of server-sent events."""
+    """Whether a reply consists of server-sent events, or of JSON objects one after another; a whole object is none, whatever its type says."""
+    start = content[:64].lstrip(b"\xef\xbb\xbf\x1e \r\n")
+    if start.startswith(b"{"):
+        return _is_sequence(content)
     if "text/event-stream" in content_type.lower():
         return True
-    start = content[:64].lstrip(b"\xef\xbb\xbf \r\n")
     return start.startswith((b"data:", b"event:", b": ", b"id:"))
+
+
+def _is_sequence(content: bytes) -> bool:
+    """Whether more objects follow the first one, each on a line of its own."""
+    lines = [
+        line
+        for line in content.decode("utf-8", "replace").lstrip("\ufeff").replace("\x1e", "\n").split("\n")
+        if line.strip()
+    ]
+    try:
+        return len(lines) > 1 and all(isinstance(json.loads(line), dict) for line in lines[:2])
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_stream(content: bytes) -> dict[str, Any]:
