@@ -35,7 +35,7 @@ def text_lines(head: bytes) -> list[str]:
     Single bytes that are not UTF-8, and a NUL, do not hide a format: its importer names their line.
     """
     cut = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-    found = cut.decode("utf-8", "replace").removeprefix("\ufeff")
+    found = cut.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\x1a")
     bad = found.count("\x00") + found.count("\ufffd")
     return [] if bad > 2 + len(found) // 20 else [line for line in found.splitlines() if line.strip()]
 

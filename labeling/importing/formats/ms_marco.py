@@ -56,7 +56,11 @@ class MsMarcoTexts(LineImporter):
     @classmethod
     def recognises(cls, head: bytes, filename: str) -> float:
         rows = [line.split("\t") for line in text_lines(head)[:20]]
-        return 0.7 if rows and all(len(row) == 2 and " " not in row[0].strip() for row in rows) else 0.0
+        if not rows or not all(len(row) == 2 and " " not in row[0].strip() for row in rows):
+            return 0.0
+        name, text = (each.strip().lower() for each in rows[0])
+        is_table = name == "sep=" or (name.isalpha() and not _ID_NAMES.fullmatch(name) and text in _TEXT_NAMES)
+        return 0.0 if is_table else 0.7  # a table of two columns has no id in its header
 
     def parse_line(self, body: bytes, line: int) -> ImportedQuery | ImportedDocument | None:
         identifier, text = _columns(body, line, ("id", "text"))

@@ -30,6 +30,7 @@ from labeling.importing.formats.tables.cells import table_cells
 from labeling.importing.formats.tables.readers import parquet_rows
 from labeling.importing.lines import RowError
 from labeling.models import Document, Project, Query
+from labeling.records import ImportedCandidate, ImportedDocument
 from tests.factories.rows import make_project
 
 ZSTD = b"\x28\xb5\x2f\xfd\x04\x00"
@@ -124,6 +125,12 @@ READ: dict[str, tuple[bytes | str, str, tuple[int, int, int, int, int]]] = {
     ),
     "a run with a header": ("qid Q0 docid rank score tag\nq1 Q0 d1 1 12.5 t\n", "trec-run", (0, 0, 1, 0, 0)),
     "a collection with a header": ("pid\tpassage\n1\ta b\n", "ms-marco-texts", (0, 1, 0, 0, 0)),
+    "a table of single words between tabs": ("query\ttext\nwho\tone\n", "table", (1, 1, 1, 0, 0)),
+    "a line that names the tab": ("sep=\t\nquery\ttext\nwho\tone\n", "table", (1, 1, 1, 0, 0)),
+    "a last line that ends with Ctrl-Z": ("q1 0 d1 1\x1a", "trec-qrels", (0, 0, 0, 1, 0)),
+    "training texts with negatives": (
+        "anchor,positive,negative_1,negative_2\nwho,x,y,z\nwho,x,v,\n", "table", (1, 5, 4, 0, 0),
+    ),
     "whole numbers written as 1.0": (
         '{"query":{"id":1.0,"query":"w"},"documents":[{"id":2.0,"content":"x"}]}\n', "zbench-jsonl", (1, 0, 1, 0, 0),
     ),
@@ -153,6 +160,34 @@ def test_a_text_that_is_stored_once_is_not_unpacked_for_all_rows_together() -> N
     stream.seek(0)
     [(_, error)] = table_cells(stream, 500_000, 10**12)
     assert isinstance(error, RowError) and "holds a row of 6000" in error.problem
+
+
+def test_nested_columns_are_metadata_and_embeddings_are_not() -> None:
+    row = {
+        "_id": "d1",
+        "text": "x",
+        "metadata": {"url": "u", "n": [1]},
+        "tags": ["a"],
+        "emb": [0.1, 0.2],
+        "empty": [],
+        "year": 1999,
+    }
+    for data in (json.dumps(row), parquet({name: [value] for name, value in row.items() if name != "empty"})):
+        (found,) = preview(data).rows
+        assert found.metadata == {"url": "u", "n": [1], "tags": ["a"], "year": 1999}  # type: ignore[union-attr]
+
+
+def test_negatives_of_training_texts_are_candidates_of_their_query() -> None:
+    rows = preview(
+        '{"query":"who","positive":"x","negative":["y","z"]}\n{"query":"who","positive":"x","negative":["z"]}\n'
+    ).rows
+    texts = {row.id: row.text for row in rows if isinstance(row, ImportedDocument)}
+    assert [texts[row.document_id] for row in rows if isinstance(row, ImportedCandidate)] == ["x", "y", "z"]
+
+
+def test_quotes_between_tabs_are_text_unless_they_are_doubled_inside() -> None:
+    rows = preview('query\ttext\nwho is\t"say ""hi"""\nwho was\t"whole"\nwho were\t"open\n').rows
+    assert [row.text for row in rows if isinstance(row, ImportedDocument)] == ['say "hi"', '"whole"', '"open']
 
 
 def test_arrows_types_become_those_of_json() -> None:
@@ -234,6 +269,11 @@ REFUSED: dict[str, tuple[bytes | str, str, int, str, str]] = {
     "Argilla's users as an object": (
         '[{"query":"q","document":"d","r.responses":[1],"r.responses.users":{"a":1}}]', "auto", 1, "is not a list", "export",
     ),
+    "documents in a list": ('{"query":"w","pos":["x"],"neg":["y"]}\n', "auto", 1, "pos: is a list", "a row for each document"),
+    "documents in an object": (
+        '{"query":"w","passages":{"passage_text":["a"],"is_selected":[1]}}\n', "auto", 1, "passages: is an object", "a row for each",
+    ),
+    "a line end in quotes between tabs": ('query\ttext\nwho is\t"one\ntwo"\n', "auto", 3, "has one field", "header's first name"),
     "a tar archive": (tar("s/corpus.jsonl", CSV), "auto", 1, "a tar archive", "as a zip archive"),
     "zbench's objects over several lines": (json.dumps(ZBENCH, indent=2), "auto", 1, "continues on the next", "jq -c"),
     "rows over several lines": (json.dumps({"query": "w", "text": "x"}, indent=2), "table", 1, "continues on the next", "jq -c"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,12 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 # Spellings of a missing number.
 _NUMBERS, _MISSING = ("rank", "score", "grade"), frozenset(("na", "n/a", "nan", "null", "none", "#n/a"))
+# Columns of training texts: others beside the document `positive`, and lists of documents in one row.
+_NEGATIVE = re.compile(r"negatives?\d*")
+_LISTS = frozenset(
+    ("pos", "neg", "positives", "negatives", "positivepassages", "negativepassages", "passages", "documents", "docs", "ctxs", "contexts",
+     "candidates", "hits")
+)  # fmt: skip
 _BARE_IDS = ("id", "docid", "uid", "key")
 
 
@@ -78,6 +84,7 @@ class ColumnMapping:
 
     def pair(self, row: Mapping[str, Any], line: int) -> Pair:
         """The pair of a row, whose missing and empty cells are None or blank. Raises RowError."""
+        self._check_lists(row, line)
         query = self._text(row, "query", line)
         document = self._document(row, line)
         extra = {} if "query" in self.of and self._has_document else self._other(row)
@@ -92,6 +99,33 @@ class ColumnMapping:
             metadata=self._title(row) | extra,
             rater=self._rater(row, line),
         )
+
+    @property
+    def has_negatives(self) -> bool:
+        """Whether rows hold a relevant document, and others beside it."""
+        return _plain(self.of.get("document", "")) == "positive"
+
+    def negatives(self, row: Mapping[str, Any], pair: Pair, line: int) -> Iterator[Pair]:
+        """The other documents of a row of training texts, which nobody has graded. Raises RowError."""
+        for name, value in row.items() if self.has_negatives else ():
+            if name not in self.of.values() and _NEGATIVE.fullmatch(_plain(name)):
+                for each in value if isinstance(value, list) else [value]:
+                    if each is not None and not (isinstance(each, str) and is_blank(each)):
+                        yield Pair(query_id=pair.query_id, query=pair.query, document=fields.text(each, name, line))
+
+    def _check_lists(self, row: Mapping[str, Any], line: int) -> None:
+        """Raise RowError for documents in a list, where no column of documents is known."""
+        if self._has_document or "document_id" in self.of:
+            return
+        for name, value in row.items():
+            if isinstance(value, list | dict) and value and _plain(name) in _LISTS:
+                raise RowError(
+                    f"is {fields.named(value)}",
+                    line=line,
+                    field=name,
+                    expectation="one document in a row",
+                    remedy="write a row for each document, with the query in each of them",
+                )
 
     @property
     def _has_document(self) -> bool:
@@ -140,11 +174,16 @@ class ColumnMapping:
     def _other(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Columns without a role, as metadata of texts that stand alone."""
         used = set(self.of.values())
-        return {
-            name: value
-            for name, value in row.items()
-            if name not in used and value is not None and value != "" and isinstance(value, str | int | float | bool)
-        }
+        others = {name: value for name, value in row.items() if name not in used and _is_kept(value)}
+        nested = others.pop("metadata", {})
+        return others | (nested if isinstance(nested, dict) else {"metadata": nested})
+
+
+def _is_kept(value: Any) -> bool:
+    """Whether a value becomes metadata: not what is empty, nor a list of numbers, which is an embedding."""
+    if isinstance(value, list):
+        return bool(value) and not isinstance(value[0], int | float)
+    return isinstance(value, int | float) or (isinstance(value, str | dict) and bool(value))
 
 
 def mapping_of(columns: Sequence[str], given: Mapping[str, str]) -> ColumnMapping:

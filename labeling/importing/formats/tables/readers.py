@@ -47,7 +47,7 @@ def delimiter_of(header: str) -> str:
 
 def stands_before_a_header(line: str) -> bool:
     """Blank lines, comments without a separator, and the line `sep=;` that spreadsheets read."""
-    return not line.strip() or bool(_SEP_LINE.fullmatch(line.strip())) or _is_comment(line)
+    return not line.strip() or bool(_SEP_LINE.fullmatch(line.strip(" \r\n"))) or _is_comment(line)
 
 
 def _is_comment(line: str) -> bool:
@@ -99,9 +99,11 @@ def csv_rows(
         elif not any(cell.strip() for cell in row):
             continue  # spreadsheets write separators alone below the last row
         elif len(row) == len(header):
-            yield source.first, dict(zip(header, map(original, row) if is_ours else row, strict=True))
+            cells = row if is_quoted else map(_unquoted, row)
+            yield source.first, dict(zip(header, map(original, cells) if is_ours else cells, strict=True))
         else:
-            yield source.first, _width_error(len(row), len(header), source.first)
+            has_quotes = not is_quoted and any(cell[:1] == '"' or cell[-1:] == '"' for cell in row)
+            yield source.first, _width_error(len(row), len(header), source.first, has_quotes=has_quotes)
 
 
 class _CsvLines:
@@ -163,12 +165,21 @@ def _csv_error(error: csv.Error, line: int) -> RowError:
     )
 
 
-def _width_error(found: int, expected: int, line: int) -> RowError:
+def _unquoted(cell: str) -> str:
+    """The text of a cell in quotes whose inner quotes are all doubled, as libraries write it; any other cell as it is."""
+    inner = cell[1:-1]
+    is_written = len(cell) > 1 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if is_written else cell
+
+
+def _width_error(found: int, expected: int, line: int, *, has_quotes: bool) -> RowError:
     return RowError(
         f"has {'one field' if found == 1 else f'{found} fields'}, the header {expected}",
         line=line,
         expectation="as many fields as the header has names",
-        remedy="put texts with separators or line ends in double quotes",
+        remedy="put the header's first name in double quotes as well: without it, quotes in a file with tabs are text"
+        if has_quotes
+        else "put texts with separators or line ends in double quotes",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import IO, Any, Literal
 
@@ -17,6 +17,7 @@ from labeling.importing.formats.tables.columns import NONE, ROLES, ColumnMapping
 from labeling.importing.formats.value_checks import is_blank
 from labeling.importing.lines import RowError
 from labeling.plugins import register
+from labeling.records import ImportedCandidate
 
 _COLUMN = f'Its column. Empty: guessed from the names; "{NONE}": none.'
 
@@ -80,7 +81,7 @@ class Table(RowImporter):
             yield found
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
-        made, mapping, seen = PairRows(), None, dict[str, None]()
+        made, mapping, seen, shown = PairRows(), None, dict[str, None](), set[tuple[str, str]]()
         for line, cells in table_cells(stream, self.options.max_line_bytes, self.options.max_total_bytes):
             if isinstance(cells, RowError):
                 yield cells
@@ -89,7 +90,11 @@ class Table(RowImporter):
                 if mapping is None or not cells.keys() <= seen.keys():
                     seen |= dict.fromkeys(cells)
                     mapping = self._mapping(list(seen), mapping)
-                yield from list(made.rows(self._pair(mapping, cells, line), line))
+                pair = self._pair(mapping, cells, line)
+                pairs = [pair, *mapping.negatives(cells, pair, line)]
+                rows = [row for each in pairs for row in made.rows(each, line)]
+                # Training texts repeat their query and its relevant document for each other one.
+                yield from _once(rows, shown) if mapping.has_negatives else rows
             except RowError as error:
                 yield error
                 if error.ends_file:
@@ -139,6 +144,15 @@ class QuepidCsv(Table):
         if empty:
             mapping = ColumnMapping({"query": mapping.of["query"]} if "query" in mapping.of else mapping.of)
         return super()._pair(mapping, cells, line)
+
+
+def _once(rows: Iterable[Row], shown: set[tuple[str, str]]) -> Iterator[Row]:
+    """The rows without candidates that were shown before."""
+    for row in rows:
+        if not isinstance(row, ImportedCandidate) or (row.query_id, row.document_id) not in shown:
+            if isinstance(row, ImportedCandidate):
+                shown.add((row.query_id, row.document_id))
+            yield row
 
 
 def _is_list_of_objects(head: bytes) -> bool:
