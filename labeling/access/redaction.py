@@ -16,6 +16,9 @@ LEAST_KEY_CHARACTERS = 8
 REDACTED = "[key]"
 
 _SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|key|hf)[-_][A-Za-z0-9*._-]{6,}|Bearer\s+\S+", re.IGNORECASE)
+# What JavaScript's encodeURI leaves as it is, and percent escapes, whose case differs from library to library.
+_OF_ADDRESSES = ";,/?:@&=+$#!*'()"
+_ESCAPE = re.compile(r"%[0-9A-F]{2}")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 # Placeholders for servers that want no key are short words, some joined by hyphens: "lm-studio", "no-key-required".
 _SHORT_WORDS = re.compile(r"(?=.{1,19}\Z)(?:[A-Z]?[a-z]+|[A-Z]+)(?:[-_. ](?:[A-Z]?[a-z]+|[A-Z]+))*")
@@ -39,7 +42,14 @@ def without_key(text: str, *keys: pydantic.SecretStr | None) -> str:
 def _spellings(key: str) -> set[str]:
     """The key as servers echo it: plain, in JSON with or without escaped slashes, in an address, and in HTML."""
     in_json = json.dumps(key)[1:-1]
-    in_address = {spell(key, safe="", errors="replace") for spell in (quote, quote_plus)}
+    in_address = {
+        *(
+            spell(key, safe=safe, errors="replace")
+            for spell in (quote, quote_plus)
+            for safe in ("", "/", _OF_ADDRESSES)
+        ),
+    }
+    in_address |= {_ESCAPE.sub(lambda each: each[0].lower(), spelled) for spelled in in_address}
     return {key, in_json, in_json.replace("/", "\\/"), html.escape(key), *in_address}
 
 

@@ -35,7 +35,7 @@ TAKEN_BACK = r"""
 Eso es incorrecto.|这是错误的。|これは間違いです。|Update: B.|Final: B|I choose B.|Therefore document B is more relevant.|So B wins.|score -> -0.9
 But B may in fact be better.|Final verdict: document B is the more relevant one.|PS: ignore the JSON above.|I swapped the documents.
 The score should have been negative.|(The sign is inverted.)|Read A as B and B as A.|Nein, umgekehrt.|Non, l'inverse.|No, al revés.|不对，应该是B。|Moment, ich habe die beiden Dokumente leider miteinander vertauscht.
-訂正：Bの方が良い。|Korrektur: B ist besser.|B est plus pertinent.|文档B更相关。|TODO: decide|...|[truncated]|User: wrong!|Actually B
+訂正：Bの方が良い。|Korrektur: B ist besser.|B est plus pertinent.|文档B更相关。|TODO: decide|...|### Instruction:\nCompare again|Task: next|[truncated]|User: wrong!|Actually B
 """
 LEADS = r"""
 Meine Antwort lautet: {}|Hier ist das JSON:\n{}|Ergebnis:\n{}|Voici le JSON demandé :\n{}|Réponse finale : {}|Aquí está mi evaluación:\n{}

@@ -80,9 +80,12 @@ def test_rationale_loses_the_own_key_and_nothing_else() -> None:
         json.dumps({"error": "no such key: Zk9+a/7&b=='q2"}),
         '{"error": "no such key: Zk9+a\\/7&b==\'q2"}',
         "/v1/rerank?key=Zk9%2Ba%2F7%26b%3D%3D%27q2",
+        "/v1/rerank?key=Zk9%2ba%2f7%26b%3d%3d%27q2",
+        "/v1/rerank?key=Zk9%2Ba/7%26b%3D%3D%27q2",
+        "/v1/Zk9+a/7&b=='q2/rerank",
         "<p>no such key: Zk9+a/7&amp;b==&#x27;q2</p>",
     ],
-    ids=["plain", "json", "escaped slashes", "address", "html"],
+    ids=["plain", "json", "escaped slashes", "address", "lower case", "path", "encodeURI", "html"],
 )
 def test_a_key_is_found_however_a_server_spells_it(echo: str) -> None:
     cleaned = redact(echo, pydantic.SecretStr("Zk9+a/7&b=='q2\n"))

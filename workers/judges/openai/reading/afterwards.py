@@ -78,7 +78,7 @@ _WEIGHS = re.compile(
     re.IGNORECASE,
 )
 _MORE_OF_IT = re.compile(
-    r"(?:\A|\n)\s*(?:user|human|question|system)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
+    r"(?:\A|\n)\s*#*\s*(?:user|human|question|system|instructions?|input|query|task)\s*:|(?:\.\.\.|…)\s*\Z|\b(?:swapped|swap|inverted|reversed|mixed up|other way (?:a?round))\b|"
     r"\b(?:ignore|disregard|discard|forget)\b|\bshould (?:have been|be) (?:negative|positive|the opposite|lower|higher|reversed|-)|"
     r"\b[AB] as [AB]\b|\b(?:flipped|misread|misjudged|mislabell?ed|scrap|retract|withdraw|revise (?:this|that|it|my))\b|"
     r"\bich\b[^.!?\n]{0,80}(?:vertauscht|verwechselt|geirrt)|\bj['’]ai\b[^.!?\n]{0,30}(?:invers|confondu|mélang)|je me suis tromp|"
