@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import IO, Literal
@@ -17,7 +18,8 @@ from labeling.plugins import register
 from labeling.records import ImportedGrade
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_TRAILING_COMMENT = re.compile(r"[ \t]+#.*$", re.DOTALL)
+_COMMENT = re.compile(r"[ \t]+#")
+MOST_HASHES = 8  # in a line, of which one may begin a comment
 _BLANKS = " \t\n\r\v\f"
 _FIELD = re.compile(r'"(?:[^"]|"")*"(?=[ \r\v\f]|$)|[^ \r\v\f]+')
 _ITERATION_AND_BLANK = re.compile(r"Q?[0-9]+ ")
@@ -120,8 +122,13 @@ def _largest_grades(rows: Iterator[Row | RowError]) -> Iterator[Row | RowError]:
 
 
 def _columns(text: str) -> list[str]:
+    """The columns of a row, without a comment behind it where they do not fit with it."""
+    found = _split(text)
+    return found if "#" not in text or _is_row(found) else _split(_without_comment(text))
+
+
+def _split(text: str) -> list[str]:
     """Split at tabs if there are any and they give three or four columns, else at ASCII blanks."""
-    text = _without_comment(text)
     if "\t" in text:
         for found in (text.split("\t"), re.split("\t+", text)):
             if len(found) in (3, 4):
@@ -131,9 +138,10 @@ def _columns(text: str) -> list[str]:
 
 def _without_comment(text: str) -> str:
     """A row without a comment behind its grade; a `#` elsewhere may belong to an id."""
-    bare = _TRAILING_COMMENT.sub("", text) if "#" in text else text
-    last = re.split(r"[ \t]", bare)[-1] if bare != text else ""
-    return bare if _NUMBER.fullmatch(_unquoted(last)) else text
+    for mark in itertools.islice(_COMMENT.finditer(text), MOST_HASHES):
+        if _is_row(_split(text[: mark.start()])):
+            return text[: mark.start()]
+    return text
 
 
 def _unquoted(field: str) -> str:

@@ -363,6 +363,12 @@ def test_dialects_of_qrels_are_read(data: bytes) -> None:
     assert [(row.query_id, row.document_id, row.grade) for row in grades(data)] == expected
 
 
+@pytest.mark.parametrize("row", [b"q1 0 #d1 2", b"q1 #d1 2", b"q1 0 #d1 2 # seen", b"q1\t0\t#d1\t2"])
+def test_a_document_id_that_begins_with_a_hash_is_no_comment(row: bytes) -> None:
+    (found,) = grades(row)
+    assert (found.query_id, found.document_id, found.grade) == ("q1", "#d1", 2)
+
+
 @given(st.lists(st.text(min_size=1, max_size=12), min_size=2, max_size=2))
 def test_ids_between_tabs_come_back_whole_or_are_refused(ids: list[str]) -> None:
     """Blanks of any kind stay inside ids; nothing is cut in silence."""
