@@ -96,6 +96,14 @@ GOOD = "query,a,b,winner,annotator\n"
 UGLY_PREFERENCES = [
     ("1,x,y,maybe,anna\n", 2, "is 'maybe'", "write a where"),
     ("1,x,x,a,anna\n", 2, "with itself", "leave the line out"),
+    *(
+        (f"1,x,y,{word},anna\n", 2, "is '", "write a where")
+        for word in ("-1", "+1", "!a", "не a", "不是a", "a?", "a>b", "a/b", "¬b")
+    ),
+    *(
+        (f"1,{pair},anna\n", 2, "a word for the other one", "as preferences")
+        for pair in ("2,7,2", "7,1,1", "b,a,a", "right,left,left")
+    ),
     ("1,x,,a,anna\n", 2, "b: is empty", "give it an id"),
     ("1,x,y,,anna\n", 2, "has no answer", "add the answer"),
     ("1,x,y,a\n", 2, "has 4 fields, the header 5", "double quotes"),

@@ -24,6 +24,9 @@ _TIE = frozenset(("tie", "tied", "equal", "same", "both", "draw", "equallygood",
 _NEITHER = frozenset(("neither", "none", "bothirrelevant", "bothbad", "tiebothbad", "bad", "norelevant"))
 _UNSURE = frozenset(("cannotjudge", "unsure", "unknown", "skip", "dontknow", "cantsay", "notsure"))
 
+# Signs before a word, and letters and signs that `plain` would drop: "-1", "!a", "не a".
+_UNREADABLE = re.compile(r"\A\s*[-+]|[!~<>=/|?]|[^\x00-\x7f]")
+
 
 class AnswerOptions(LineOptions):
     """Options of every format that holds answers."""
@@ -52,12 +55,20 @@ def plain(text: str) -> str:
 def of_winner(value: Any, a: str, b: str, line: int, *, field: str = "winner") -> Answer:
     """P(a is better) and the kind of the answer: a, b, tie, an id of the two, or a usual spelling of them."""
     spelled = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if spelled in (a, b) and a != b:
-        return (1.0 if spelled == a else 0.0), AnswerKind.PREFERENCE
     known = plain(
         re.sub(r"(?i)\b(is )?(better|wins|preferred|more relevant)\b|\b(document|doc|option|model|text)\b", "", spelled)
     )
-    known = known or plain(spelled)
+    known = "" if _UNREADABLE.search(spelled) else known or plain(spelled)
+    if spelled in (a, b) and a != b:
+        if known in (_SECOND if spelled == a else _FIRST):
+            raise RowError(
+                f"is {quoted(spelled)}, the id of one of the two documents and a word for the other one",
+                line=line,
+                field=field,
+                expectation="an answer that names one document",
+                remedy="write the answers as preferences: 1 where the document in column a is better, 0 where b is",
+            )
+        return (1.0 if spelled == a else 0.0), AnswerKind.PREFERENCE
     for names, preference in ((_FIRST, 1.0), (_SECOND, 0.0), (_TIE, 0.5)):
         if known in names:
             return preference, AnswerKind.PREFERENCE
