@@ -70,6 +70,7 @@ _ENGLISH = re.compile(
 )
 _SENTENCE = re.compile(r"(?:[^.!?\n。！？]|[.!?](?![\s\"')]|\Z))*(?:[.!?\n。！？]|\Z)")
 _NAMES = re.compile(r"(?<![^\W_])[A-HJ-P](?![^\W_]|['’])|(?<=文档)[A-P]|(?<=文書)[A-P]|(?<=是)[A-P]")
+_NOT = re.compile(r"n['’]t\b")  # of "isn't"
 _SHORT = 40  # characters
 _NEAR = 1000  # characters before an answer that are read
 _WEIGHS = re.compile(
@@ -118,7 +119,7 @@ def takes_back(after: str, winner: str | None) -> bool:
 
     A sentence in a language that is not known here may explain the answer only by naming its winner.
     """
-    after = squeezed(_FENCE.sub("", after))
+    after = _NOT.sub(" not", squeezed(_FENCE.sub("", after)))
     if is_doubted(after) or _MORE_OF_IT.search(after) or _names_another(after, winner):
         return True
     return any(not _may_explain(match[0].strip(), winner) for match in _SENTENCE.finditer(after))
@@ -147,7 +148,7 @@ def leads_to_another(before: str, winner: str | None) -> bool:
     A sentence that weighs one thing against another ("but", "although") says nothing by one half of it. A text in a language that is
     not known here must name the answer's winner where its last sentence names a document.
     """
-    before = before[-_NEAR:]
+    before = _NOT.sub(" not", before[-_NEAR:])
     names, is_english = set(winner or ""), _ENGLISH.search(before) is not None
     sentences = [each[0].strip(" \t\n*_`\"'“([:,") for each in _SENTENCE.finditer(squeezed(_FENCE.sub("\n", before)))]
     for sentence in [each for each in sentences if re.search(r"\w", each)][:-3:-1]:

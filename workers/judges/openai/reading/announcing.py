@@ -78,7 +78,7 @@ _NOUN = r"(?:answers?|verdict|scores?|results?|outputs?|evaluation|assessment|ju
 # One of several answers, none, or one that something else gives; a sentence that tells how to answer, as the prompt does.
 _NOT_THE = re.compile(
     rf"\b(?:no|its|their|query) {_NOUN}\b|\b(?:above {_NOUN}|{_NOUN} above|short of)\b|\A(?:please|only|just|then|now)? ?(?:respond|return|give|provide|produce|write)\b|"
-    r"\A(?:please|only|just|to)? ?(?:answer|reply|respond|output) (?:only|just|with|as)\b|\byou (?:will|need to|have to|should|must)\b|\A(?:please|you)\b|"
+    r"\A(?:please|only|just|to)? ?(?:answer|reply|respond|output) (?:only|just|with)\b|\byou (?:will (?!find\b)|need to|have to|should|must)\b|\A(?:please(?! (?:find|see|note)\b)|you)\b|"
     rf"\b(?:one|second|last|each|than(?: the| this| my)?) {_NOUN}\b|\b{_NOUN}(?: \w+)? of one\b|\b(?:up to|at last|than)\b.*\b(?:now|point|review)\b"
 )
 _DECIMAL = re.compile(r"-?(?:0|1)?\.\d+|-?1\.0+")

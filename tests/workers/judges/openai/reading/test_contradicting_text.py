@@ -47,7 +47,8 @@ def read(mode: str, text: str) -> Answer:
      "Document B is about tanks, so it is less relevant.\n\n{}", "While document B is better written, document A answers.\n{}",
      "Document B is better written, but A answers.\n{}", "**Document A**: names it.\n**Document B**: is off-topic.\n\n{}", "Final answer for A and B: {}",
      "A score above 0 means that A is more relevant, below 0 that B is more relevant.\n\n{}", "Dokument A passt. Dokument B nicht, daher ist A relevanter.\n{}",
-     "As you have requested, here is my answer: {}"],
+     "As you have requested, here is my answer: {}", "Please find my answer below: {}", "Below you will find my answer:\n{}",
+     "Document B isn't more relevant.\n{}", "{}\nDocument B isn’t better."],
 )  # fmt: skip
 def test_text_that_agrees_keeps_the_answer(mode: str, text: str) -> None:
     assert read(mode, text).preference_of_first == pytest.approx(0.95)
@@ -58,7 +59,8 @@ def test_text_that_agrees_keeps_the_answer(mode: str, text: str) -> None:
     "text",
     ["{}\nDocument B is better.", "{}\nFinal score: -0.9", "{}\nOverall: -0.9", "{}\n-0.9", "B is more relevant: {}", "Document B is better.\n{}",
      "Answer: B\n{}", "B. {}", "I choose B.\n\n```json\n{}\n```", "The better document is B. {}", "Score: -0.9\n{}", "Document A is worse. {}",
-     "文档B更相关。{}", "Dokument B ist relevanter.\n{}", "Verdict: B is better. JSON: {}"],
+     "文档B更相关。{}", "Dokument B ist relevanter.\n{}", "Verdict: B is better. JSON: {}",
+     "{}\nA isn't more relevant.", "A isn’t better.\n{}"],
 )  # fmt: skip
 def test_text_that_names_another_winner_or_score_leaves_no_answer(mode: str, text: str) -> None:
     with pytest.raises(NoAnswer):
