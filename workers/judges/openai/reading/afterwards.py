@@ -34,7 +34,7 @@ _KEEPS = re.compile(
     re.IGNORECASE,
 )
 _UNDECIDED = re.compile(
-    r"(?:\A|\n)[\s(*_]*(?:just|only|merely|simply) (?:an?|the|my)\b|"
+    r"(?:\A|\n)[\s(*_]*(?:just|only|merely|simply) (?-i:an?|the|my)\b|"
     r"\b(?:i|we)(?:['’]m| am|['’]ve| have| are| do| did|['’]d| would)?(?:n['’]t| not|['’]m not| never)(?: yet| fully| entirely| really| quite| so)?"
     r" (?:decided?|sure|certain|final(?:ised|ized)?|stand|settled?|convinced)\b|\b(?:i(?:['’]m| am) (?:still )?(?:unsure|uncertain|undecided))\b|"
     r"\b(?:let me|let['’]s|i(?:['’]ll| will| need to| should| must| have to| want to))(?: now| first| still)? (?:double|re-?check|check|verify|"
@@ -46,12 +46,33 @@ _MAY = r"(?: (?:actually|clearly|really|in fact|still|also|probably|indeed|simpl
 _WINNER = re.compile(
     rf"\b{_NAMED.format('subject')}[\s*_\"'`”)\]]*{_MAY} (?:is|seems|appears|be|remains|looks)(?: to be)?{_MAY}"
     rf"(?: (?:an?|the|much|far|slightly|somewhat|clearly|a bit))* (?:more relevant|most relevant|better|best|winner|stronger|superior|preferable|preferred|right choice)\b|"
-    rf"\b{_NAMED.format('wins')}[\s*_\"'`”)\]]*{_MAY} (?:wins|prevails|deserves|is ahead|it is\b|outperforms|outranks|surpasses|beats|trumps|edges out|"
+    rf"\b{_NAMED.format('wins')}[\s*_\"'`”)\]]*{_MAY} (?:wins|win|ought to win|prevails|deserves|is ahead|it is\b|is{_MAY} it\b|takes it\b|does (?:it |an? )?(?:much |far )?better|outperforms|outranks|surpasses|beats|trumps|edges out|"
     rf"(?:answers?|fits?|matches|addresses|covers|serves|satisfies)\b[^.!?\n,;]{{0,40}}\b(?:better|best|more (?:directly|fully|completely|precisely))(?! than it\b))\b|"
     rf"\b(?:i|we)(?:['’]d| would|['’]ll| will)? (?:now |therefore |would |rather )*(?:choose|chose|pick|prefer|select|vote for|go with|say|favou?r) {_NAMED.format('chosen')}(?!\w| is (?:not|less))|"
+    rf"\bonly {_NAMED.format('only')} (?:answers?|fits?|matches|addresses|satisfies|is relevant)\b|"
+    rf"(?:\A|\n|[.!?] )[\s*_#>-]*(?:in the end|to conclude|to sum up|in conclusion|in short|all in all|overall|ultimately|finally)[\s,:]+{_NAMED.format('ends')}(?=[\s*_]*(?:[.!\n]|\Z))|"
+    rf"\\boxed\{{(?:\\\w+\{{)?{_NAMED.format('boxed')}|"
     rf"(?:\A|\n|[.!?] )[\s*_#>-]*(?:so|thus|therefore|hence)?[\s,]*(?:my |the |our )?(?:(?:final|revised|corrected|overall|correct|best|better|more relevant|most relevant|"
-    rf"updated?|actual) ?)*(?:ranking|order|pick|answer|verdict|choice|winner|vote|decision|preference|(?<=[a-z] )document|edit|correction|update|final|better|best)"
+    rf"updated?|actual) ?)*(?:ranking|order|pick|answer|verdict|choice|winner|vote|decision|preference|(?<=[a-z] )(?:document|one)|edit|correction|update|final|better|best)"
     rf"(?: is)?[\s*_]*[:=>→-]*[\s*_]*{_NAMED.format('answer')}[\s*_\"'`”)\]]*(?=[.!,;>\n]|\Z|{_MAY} is\b|\s*>)",
+    re.IGNORECASE,
+)
+
+
+_ORDER = re.compile(r"(?<![^\W_])(?P<left>[A-HJ-P])\s*(?:(?P<more>[>≻])|[<≺])\s*(?P<right>[A-HJ-P])(?![^\W_])")
+# Documents by their place: the first, the second, or another than the winner, which P stands for.
+_HAS = r"(?= (?:is|was|wins|answers|fits|matches|seems|appears|looks|remains|does|should|would|might|may|actually|clearly|really|still)\b)"
+_DOCUMENT = r"(?: (?:document|doc|one|passage|text|option))?"
+_PLACES = [
+    (re.compile(rf"\bthe (?:first|1st|former){_DOCUMENT}{_HAS}|\b(?:document|doc|passage|text|option) ?(?:1|one)\b", re.IGNORECASE), "A"),
+    (re.compile(rf"\bthe (?:second|2nd|latter){_DOCUMENT}{_HAS}|\b(?:document|doc|passage|text|option) ?(?:2|two)\b", re.IGNORECASE), "B"),
+    (re.compile(rf"\bthe other{_DOCUMENT}{_HAS}", re.IGNORECASE), "P"),
+]  # fmt: skip
+# Sentences by which no document wins, unless they weigh one against the other.
+_NO_WINNER = re.compile(
+    r"\b(?:both|they|(?:both |the two |the )?documents)(?: documents)? are (?:about |roughly |almost |both )?(?:equal(?:ly)?|the same|tied|irrelevant)\b|"
+    r"\bneither (?:document |one |of them )?is (?:more |at all )?(?:relevant|better)\b|\bit(?:['’]s| is) an? (?:tie|draw)\b|\bi (?:can|could) ?not (?:tell|decide|say|judge|choose)\b|"
+    r"\bno (?:clear )?(?:winner|preference)\b",
     re.IGNORECASE,
 )
 
@@ -70,7 +91,7 @@ _ENGLISH = re.compile(
 )
 _SENTENCE = re.compile(r"(?:[^.!?\n。！？]|[.!?](?![\s\"')]|\Z))*(?:[.!?\n。！？]|\Z)")
 _NAMES = re.compile(r"(?<![^\W_])[A-HJ-P](?![^\W_]|['’])|(?<=文档)[A-P]|(?<=文書)[A-P]|(?<=是)[A-P]")
-_NOT = re.compile(r"n['’]t\b")  # of "isn't"
+_NOT = re.compile(r"\b(can)['’]t\b|n['’]t\b")  # of "can't" and "isn't"
 _SHORT = 40  # characters
 _NEAR = 1000  # characters before an answer that are read
 _WEIGHS = re.compile(
@@ -85,6 +106,10 @@ _MORE_OF_IT = re.compile(
     r"\bich\b[^.!?\n]{0,80}(?:vertauscht|verwechselt|geirrt)|\bj['’]ai\b[^.!?\n]{0,30}(?:invers|confondu|mélang)|je me suis tromp|"
     r"\bhe (?:confund|invert|mezcl)|me equivoqu|\bho (?:invertito|scambiato|confuso|sbagliato)|\b(?:troquei|confundi|enganei)\b|перепутал|ошиб(?:ся|лась)|"
     r"[弄搞看]反了|取り違え|間違えまし|잘못 (?:읽|봤)|\bverwisseld\b|\bpomyli|"
+    r"\b(?:negate|flip|invert) (?:that|this|it|the (?:sign|score))\b|\bmake (?:that|it|this) (?:-|minus|negative|positive)|\bbackwards?\b|\bwrong way (?:a?round)\b|"
+    r"\bi (?:have )?confused\b|\byour own(?: (?:score|values?|answer|reasoning))?\W*(?:\Z|\n)|\bto be (?:revised|verified|confirmed|checked|decided|determined)\b|"
+    r"(?:\A\s*|[.!?\n(]\s*)not (?:really|final|yet)\b|\bdo not use\b|"
+    r"\b(?:answer|score|json|verdict|result|output|object)(?: \w+)? (?:is|was) (?:wrong|incorrect|mistaken|invalid|reversed|inverted|not (?:right|correct|final|valid))\b|"
     r"\bthis assumes\b|\b(?:now|here)\b[^.!?\n]{0,20}\b(?:real|actual|true|correct(?:ed)?) (?:answer|score|verdict|json)\b",
     re.IGNORECASE,
 )
@@ -119,10 +144,24 @@ def takes_back(after: str, winner: str | None) -> bool:
 
     A sentence in a language that is not known here may explain the answer only by naming its winner.
     """
-    after = _NOT.sub(" not", squeezed(_FENCE.sub("", after)))
+    after = _plain(after)
+    if (
+        winner
+        and len(winner) == 1
+        and any(not _WEIGHS.search(each[0]) and _NO_WINNER.search(each[0]) for each in _SENTENCE.finditer(after))
+    ):
+        return True
     if is_doubted(after) or _MORE_OF_IT.search(after) or _names_another(after, winner):
         return True
     return any(not _may_explain(match[0].strip(), winner) for match in _SENTENCE.finditer(after))
+
+
+def _plain(text: str) -> str:
+    """The text without fences and runs of blanks, with "not" for "n't", and letters for documents that are named by their place."""
+    text = _NOT.sub(r"\1 not", squeezed(_FENCE.sub("\n", text)))
+    for place, letter in _PLACES:
+        text = place.sub(letter, text)
+    return text
 
 
 def _names_another(text: str, winner: str | None) -> bool:
@@ -148,9 +187,9 @@ def leads_to_another(before: str, winner: str | None) -> bool:
     A sentence that weighs one thing against another ("but", "although") says nothing by one half of it. A text in a language that is
     not known here must name the answer's winner where its last sentence names a document.
     """
-    before = _NOT.sub(" not", before[-_NEAR:])
+    before = _plain(before[-_NEAR:])
     names, is_english = set(winner or ""), _ENGLISH.search(before) is not None
-    sentences = [each[0].strip(" \t\n*_`\"'“([:,") for each in _SENTENCE.finditer(squeezed(_FENCE.sub("\n", before)))]
+    sentences = [each[0].strip(" \t\n*_`\"'“([:,") for each in _SENTENCE.finditer(before)]
     for sentence in [each for each in sentences if re.search(r"\w", each)][:-3:-1]:
         named = set(_NAMES.findall(sentence))
         if _WEIGHS.search(sentence) or names & winners_in(sentence):
@@ -177,5 +216,7 @@ def losers_in(after: str) -> set[str]:
 
 def winners_in(after: str) -> set[str]:
     """The documents, "A" or "B", that sentences after an object call the better one."""
-    found = (match.groupdict().values() for match in _WINNER.finditer(squeezed(_FENCE.sub("", after))))
-    return {letter.upper() for letters in found for letter in letters if letter and letter.isupper()}
+    text = squeezed(_FENCE.sub("", after))
+    found = (match.groupdict().values() for match in _WINNER.finditer(text))
+    ordered = {match["left"] if match["more"] else match["right"] for match in _ORDER.finditer(text)}
+    return {letter.upper() for letters in found for letter in letters if letter and letter.isupper()} | ordered

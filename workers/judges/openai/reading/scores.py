@@ -156,9 +156,11 @@ def _last_in(
 
 
 def _without_objects(text: str, start: int, items: list[_Item]) -> str:
-    """The text from there on, without the objects in it."""
+    """The text from there on, without the objects in it; a brace as in \\boxed{B} begins none."""
     kept = ""
-    for item in (each for each in items if each.start >= start):
+    for item in (
+        each for each in items if each.start >= start and (each.value is not None or '"' in text[each.start : each.end])
+    ):
         kept, start = kept + text[start : item.start], item.end
     return kept + text[start:]
 

@@ -11,8 +11,9 @@ from workers.judges.openai.reading.votes import letter_in
 
 # A score that stands as text beside the object, on its own line or in a sentence.
 _SCORE_AS_TEXT = re.compile(
-    r"(?:\b(?:score|edit|correction|final|overall|total|verdict|boxed)\W{0,4}(?:[:={→]|->|=>)\s*|\b(?:the|my|correct|final|right|actual) (?:score|value|answer)(?: for this pair)?"
-    r" (?:is|should be|would be|must be)(?: now)?[\s*:]+|\b(?:rate|score) (?:it|this|them|the pair)(?: as| at)?[\s*]+|(?:\A|\n)[\s*_`]*(?=-?\d+(?:\.\d+)?[\s*_`.]*(?:\n|\Z)))"
+    r"(?:\b(?:score|edit|correction|final|overall|total|verdict|boxed|better|correct|corrected|revised|score \(\w+\))\W{0,4}(?:[:={→]|->|=>)\s*|\b(?:the|my|correct|final|right|actual) (?:score|value|answer)(?: for this pair)?"
+    r" (?:is|should be|would be|must be)(?: now)?[\s*:]+|\b(?:score|make (?:it|that|this))(?: should| would| must)?(?: read| be)?[\s*]+(?=-)|"
+    r"(?:\A|[.!?\n]\s*)(?=-?\d+(?:\.\d+)? is the (?:right|correct|final|real|actual|better) (?:score|answer|value))|\b(?:rate|score) (?:it|this|them|the pair)(?: as| at)?[\s*]+|(?:\A|\n)[\s*_`]*(?=-?\d+(?:\.\d+)?[\s*_`.]*(?:\n|\Z)))"
     r"(-?\d+(?:\.\d+)?)(?!\d|\s+(?:if|when|only|to)\b)",
     re.IGNORECASE,
 )
@@ -20,8 +21,8 @@ _SCORE_AS_TEXT = re.compile(
 
 def winner_of(stated: Any) -> str | None:
     """The document that a score, scores by name, or an answer about a set name as the best; None for a tie, "AB" where the scores differ."""
-    if isinstance(stated, tuple):  # a score, and whether neither document is relevant
-        stated = stated[0]
+    if isinstance(stated, tuple):  # a score, and whether neither document is relevant: then the score says nothing
+        return "AB" if stated[1] else winner_of(stated[0])
     if isinstance(stated, dict) and stated and all(isinstance(each, float) for each in stated.values()):
         return "".join(sorted({winner_of(score) or "" for score in stated.values()})) or None
     if isinstance(stated, dict):

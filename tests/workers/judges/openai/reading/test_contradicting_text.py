@@ -67,6 +67,41 @@ def test_text_that_names_another_winner_or_score_leaves_no_answer(mode: str, tex
         read(mode, text)
 
 
+AFTER = r"""
+Only B answers.|B is clearly it.|B > A|A < B|\\boxed{B}|Make that -0.9.|Make it negative.|Negate that.|Flip the sign.|Score should read -0.9.|-0.9 is the right score.
+Better: -0.9|Score (revised): -0.9|Not really.|Do not use this answer.|My answer above is wrong.|I got it backwards.|I have it the wrong way round.|I confused A and B.
+B does a better job.|B takes it.|B ought to win.|In the end B.|To conclude, B.|The most relevant one is document B.|The second document is better.|The latter wins.
+Document 2 is better.|The other one is better.|Both are equal.|Neither is relevant.|They are equally relevant.|I can't tell.|Replace the values with your own.
+Fill in your own score.|(not final)|To be revised.|To be verified.
+"""
+AGREEING = """
+Document A directly answers the question, while document B is about something else.|Both are relevant, but A is more direct.|Neither is perfect, but A is closer.
+The first document is better.|The second document is less relevant.|The other one is about tanks.|Document 1 is better than document 2.|A > B|In short: A.|To conclude, A.
+Only A answers.|Document B can't be used to answer the query.|It took me a while to decide.|Not everything in A is relevant, though.|Correct answer: A|\\boxed{A}
+"""
+
+
+def rows(table: str) -> list[str]:
+    return [row.replace("\\\\", "\\") for line in table.strip().splitlines() for row in line.split("|")]
+
+
+@pytest.mark.parametrize("after", rows(AFTER))
+def test_a_sentence_that_takes_the_answer_back_leaves_none(after: str) -> None:
+    for gap in ("\n", "\n\n", " "):
+        with pytest.raises(NoAnswer):
+            read("score", f"{{}}{gap}{after}")
+
+
+@pytest.mark.parametrize("after", rows(AGREEING))
+def test_a_sentence_that_explains_the_answer_keeps_it(after: str) -> None:
+    assert read("score", f"{{}}\n\n{after}").preference_of_first == pytest.approx(0.95)
+
+
+def test_where_neither_is_relevant_a_sentence_may_say_so() -> None:
+    said = '{"reasoning": "x", "score": 0.2, "neither": true}\nNeither is relevant. Document A is closer.'
+    assert read_score_or_neither(saying(said)).neither is True
+
+
 @in_all_modes
 @pytest.mark.parametrize(
     "text",
