@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import zipfile
 import zlib
@@ -19,6 +20,7 @@ from labeling.importing.lines import Bounded, RowError, TooMuch
 
 ZIP_MAGIC = b"PK\x03\x04"
 MOST_FILES = 10_000
+_CONTROL = re.compile("[\x01-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")  # also those that turn the direction of a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _of_folder(folder: Path, left: _Left) -> list[DataFile]:
 
 
 def _of_archive(archive: zipfile.ZipFile, left: _Left) -> list[DataFile]:
-    entries = [each for each in archive.infolist() if not each.is_dir()]
+    entries = [each for each in archive.infolist() if not each.filename.endswith("/")]
     if len(entries) > MOST_FILES:
         raise _too_many(len(entries))
     names: set[str] = set()
@@ -110,6 +112,8 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
     problem = ""
     if not path.parts:
         problem = "has no name"
+    elif _CONTROL.search(name):
+        problem = "has a name with a control character"
     elif path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\x00" in entry.orig_filename:
         problem = "has a path that leads out of the archive"
     elif stat.S_ISLNK(entry.external_attr >> 16):
