@@ -156,6 +156,33 @@ def test_a_query_of_the_same_words_gets_no_example_of_its_twin() -> None:
     assert examples_for(Comparison(1, other, other, a, b), [example]) == [example]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        saying([{"type": {"a": 1}, "text": FIRST}]),  # type: ignore[arg-type]
+        {"choices": [{"message": {"content": FIRST}, "finish_reason": "stop", "stop_reason": ["max_tokens"]}]},
+        {"status": "completed", "output": [{"type": "message", "content": [{"type": "output_text", "text": FIRST, "logprobs": 5}]}]},
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_breaks_no_reader(body: dict[str, Any]) -> None:
+    """A reader answers or says why not; anything else would be shown as an error of the program."""
+    for read in (read_score, lambda each: read_votes([each], votes=1), lambda each: read_ranking(each, LETTERS)):
+        try:
+            read(body)
+        except NoAnswer:
+            continue
+
+
+def test_errors_and_streams_with_fields_of_another_type_are_read() -> None:
+    rows = [{"loc": "seed", "msg": "extra fields not permitted"}, {"loc": 5, "msg": 1}, {"loc": None}]
+    rejects = failure_of_status(422, {}, json.dumps({"detail": rows})).rejects
+    assert rejects is not None and rejects.parameters == ("seed", "5")
+    pieces = [{"choices": [{"index": 0, "delta": {"content": each}}]} for each in ([{"text": None}], FIRST)]
+    pieces.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    content = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in pieces) + b"data: [DONE]\n\n"
+    assert read_score(read_stream(content)).preference_of_first == pytest.approx(0.95)
+
+
 A, B = FIRST, '{"reasoning": "B names it", "score": -0.9}'
 
 

@@ -346,7 +346,7 @@ def read_error(content: str) -> ErrorBody:
     detail = error.get("detail")
     if isinstance(detail, list):
         rows = [row for row in detail if isinstance(row, dict)]
-        places = [tuple(map(str, row.get("loc") or ())) for row in rows]
+        places = [_place(row.get("loc")) for row in rows]
         text = "; ".join(f"{'.'.join(place)}: {row.get('msg', '')}" for place, row in zip(places, rows, strict=True))
         limits = [
             f"{name} {row['ctx'][name]}"
@@ -360,6 +360,11 @@ def read_error(content: str) -> ErrorBody:
     param = error.get("param")
     named = (param.split(".")[0].strip(),) if isinstance(param, str) and param.strip() else _located(text)
     return ErrorBody(str(error.get("code") or error.get("type") or ""), storable(text), named)
+
+
+def _place(location: Any) -> tuple[str, ...]:
+    """The `loc` of a validation error, which some servers write as one name."""
+    return tuple(map(str, location if isinstance(location, list) else [] if location is None else [location]))
 
 
 def _located(text: str) -> tuple[str, ...]:

@@ -141,7 +141,8 @@ def _add_content(choice: dict[str, Any], piece: dict[str, Any]) -> None:
     marks |= {name: piece[name] for name in _MARKS if piece.get(name) is not None}
     content, parts = piece.get("content"), choice["message"]["content"]
     if isinstance(content, str):
-        if parts and {name: value for name, value in parts[-1].items() if name != "text"} == marks:
+        is_text = bool(parts) and isinstance(parts[-1].get("text"), str)
+        if is_text and {name: value for name, value in parts[-1].items() if name != "text"} == marks:
             parts[-1]["text"] += content
         else:
             parts.append({**marks, "text": content})

@@ -85,7 +85,7 @@ def _endings(choice: Choice) -> list[str]:
     stated += further if isinstance(further, list) else [further]
     if "finish_reason" not in choice:
         stated.append(choice.get("stop_reason"))
-    elif choice.get("stop_reason") in {"max_tokens", "length", "refusal"}:
+    elif choice.get("stop_reason") in ("max_tokens", "length", "refusal"):
         stated.append(choice["stop_reason"])
     flags = [each.get(name) for each in (choice, message) if isinstance(each, dict) for name in UNFINISHED]
     if choice.get("incomplete_details") or True in flags:
@@ -120,7 +120,7 @@ def calls_tool(message: dict[str, Any]) -> bool:
     content = content.get("parts") if isinstance(content, dict) else content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     return any(holds_text(each.get(name)) for each in (message, *parts) for name in _TOOL_FIELDS) or any(
-        part.get("type") in _TOOL_PARTS for part in parts
+        str(part.get("type")) in _TOOL_PARTS for part in parts
     )
 
 

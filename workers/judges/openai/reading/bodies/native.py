@@ -99,8 +99,8 @@ def _of_items(items: list[dict[str, Any]], body: dict[str, Any]) -> Choice:
         row
         for item in items
         for part in _parts_of_item(item)
-        if isinstance(part, dict) and is_final_part(part)
-        for row in part.get("logprobs") or ()
+        if isinstance(part, dict) and is_final_part(part) and isinstance(part.get("logprobs"), list)
+        for row in part["logprobs"]
     ]
     return {
         "logprobs": rows or None,
