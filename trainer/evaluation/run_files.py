@@ -15,11 +15,11 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
-from labeling.importing.lines import RowError, damaged, numbered_lines, open_stream
+from labeling.importing.lines import RowError, damaged, is_spread, numbered_lines, open_stream, spread_over_lines
 
 Run = dict[str, dict[str, float]]
 
@@ -29,18 +29,19 @@ DIALECTS = (
     f"a TREC run ({RUN_LINE}; the tag may be missing), query document score, query document rank, each separated by blanks, tabs, "
     f"commas or semicolons, a header that names {NAMED}, JSON Lines with these fields, or JSON {{query: {{document: score}}}}"
 )
-MOST_LINE_BYTES = 64 * 1024
-MOST_JSON_LINE_BYTES = 16 * 1024 * 1024  # rows of JSON may hold the texts
+MOST_LINE_BYTES = 16 * 1024 * 1024  # rows may hold the texts
 MOST_RUN_BYTES = 4 * 1024 * 1024 * 1024
 MOST_JSON_BYTES = 512 * 1024 * 1024
 _LARGEST = float(np.finfo(np.float32).max)
 _BLANKS = re.compile(r"[ \t\x0b\x0c]+")
+_LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATORS = (",", ";")
 # Names without case, blanks, - and _; ids before names that other columns may have for texts.
 _QUERY = ("queryid", "qid", "topicid", "topic", "query")
 _DOCUMENT = ("corpusid", "docid", "docno", "documentid", "passageid", "pid", "document", "doc")
 _SCORE, _RANK = ("score", "sim", "similarity", "relevancescore"), ("rank", "position")
 _OF_ROW = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[^\s{]')
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 _JSON = "export the run in TREC's format"
 
 
@@ -142,9 +143,11 @@ def read_run(stream: IO[bytes]) -> Run:
     """Scores by query and document of a run file, plain or gzipped; a rank becomes the negated rank.
 
     Columns are separated by commas or semicolons if the first line is read so, else by tabs if the line has any, else by
-    blanks; a header, comments (#) and byte order marks are left out. TREC's rank column does not count, as in trec_eval.
+    blanks; between tabs, quotes are left out where a CSV writer has put them. A header, comments (#) and byte order marks are
+    left out. TREC's rank column does not count, as in trec_eval.
     JSON is one object by query, rows in a list, or rows one a line. Raises RowError that names the line.
     """
+    csv.field_size_limit(max(MOST_LINE_BYTES, csv.field_size_limit()))
     try:
         return _read(open_stream(stream, MOST_RUN_BYTES))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -162,6 +165,8 @@ def _read(whole: io.BufferedReader) -> Run:
     for number, text in _texts(whole):
         if reader.layout is None:
             separator = _separator(text)
+        elif not reader.run and "\t" in text and _is_quoted(text):  # below a header without quotes
+            separator = "\t"
         words = _cells(text, separator, number) if separator and not text.startswith("# ") else _words(text)
         if not (
             text.startswith("#") and _is_comment(words, reader.layout, by_blanks=not separator and "\t" not in text)
@@ -181,8 +186,29 @@ def _is_comment(words: list[str], layout: _Layout | None, *, by_blanks: bool) ->
 
 
 def _words(text: str) -> list[str]:
-    words = text.split("\t") if "\t" in text else _BLANKS.split(text.strip(" \x0b\x0c"))
+    has_tabs = "\t" in text
+    words = (_written_cells(text) or text.split("\t")) if has_tabs else _BLANKS.split(text.strip(" \x0b\x0c"))
     return [word.strip(" ") for word in words]
+
+
+def _written_cells(text: str) -> list[str] | None:
+    """The cells of a line with tabs if a CSV writer would have written it so: all quoted, or those that need quotes.
+
+    Other quotes belong to the ids.
+    """
+    if '"' not in text:
+        return None
+    try:
+        (cells,) = csv.reader([text], delimiter="\t", strict=True)
+    except csv.Error:
+        return None
+    return cells if text in (_written(cells, csv.QUOTE_MINIMAL), _written(cells, csv.QUOTE_ALL)) else None
+
+
+def _written(cells: list[str], quoting: Literal[0, 1]) -> str:
+    line = io.StringIO()
+    csv.writer(line, delimiter="\t", quoting=quoting, lineterminator="").writerow(cells)
+    return line.getvalue()
 
 
 def _cells(text: str, separator: str, line: int) -> list[str]:
@@ -204,7 +230,7 @@ def _separator(text: str) -> str | None:
     if "\t" in text:
         with contextlib.suppress(RowError):
             cells = _cells(text, "\t", 1)
-            if _is_quoted(words) and (_header(cells) or (len(cells) in _LAYOUTS and _is_plain(cells))):
+            if _is_quoted(text) and (_header(cells) or (len(cells) in _LAYOUTS and _is_plain(cells))):
                 return "\t"
         if is_row or _header(words):
             return None
@@ -221,9 +247,10 @@ def _separator(text: str) -> str | None:
     return next((each for each in _SEPARATORS if text.count(each) > 1), None)  # an unknown header, or a bad row
 
 
-def _is_quoted(words: list[str]) -> bool:
-    """Whether a word stands in quotes, which separate tabs leave out of ids."""
-    return any(len(word) > 1 and word[0] == word[-1] == '"' for word in words)
+def _is_quoted(text: str) -> bool:
+    """Whether all cells between tabs stand in quotes, but for numbers and empty ones."""
+    rest = _QUOTED.sub("", text)
+    return rest != text and all(not cell or _reads_as_number(cell) for cell in rest.split("\t"))
 
 
 def _has_tag_with(separator: str, words: list[str]) -> bool:
@@ -246,14 +273,23 @@ def _reads_as_number(text: str) -> bool:
     return True
 
 
-def _texts(stream: IO[bytes], most_bytes: int = MOST_LINE_BYTES) -> Iterator[tuple[int, str]]:
-    for number, body in numbered_lines(stream, most_bytes, MOST_RUN_BYTES):
+def _texts(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
+    for number, body in numbered_lines(stream, MOST_LINE_BYTES, MOST_RUN_BYTES):
         if isinstance(body, RowError):
-            raise body
+            raise body if body.ends_file else _too_long(body)
         for line in body.split(b"\r"):  # files of old Macs have no other line end
             kept = line.removeprefix(b"\xef\xbb\xbf").strip(b"\x1a")
             if kept.strip():
                 yield number, _decoded(kept, number)
+
+
+def _too_long(error: RowError) -> RowError:
+    return RowError(
+        error.problem,
+        line=error.line,
+        expectation=error.expectation,
+        remedy="leave out the texts; a run needs ids and scores",
+    )
 
 
 def _decoded(body: bytes, line: int) -> str:
@@ -313,15 +349,21 @@ def _number(text: str, line: int) -> float:
 def _third_is_rank(run: Run, line: int) -> bool:
     """Whether the third of three columns is a rank: in every query the numbers are 1, 2, 3, ... as the file lists them.
 
-    A query of one document tells nothing. Raises RowError if all queries have one document, numbered 1.
+    A query of one document tells nothing. Raises RowError if all queries have one document, numbered 1, or count from 0.
     """
     lists = [list(own.values()) for own in run.values()]
-    if any(own != list(range(1, len(own) + 1)) for own in lists):
+    first = lists[0][0]
+    if first not in (0.0, 1.0) or any(own != list(range(int(first), int(first) + len(own))) for own in lists):
         return False
-    if any(len(own) > 1 for own in lists):
+    are_many = any(len(own) > 1 for own in lists)
+    if first == 1.0 and are_many:
         return True
+    if first == 0.0 and not are_many:
+        return False
     raise RowError(
-        "the third column is 1 for one document of each query, which may be a score or a rank",
+        "the third column counts upwards from 0 in each query, which may be a score or a rank"
+        if are_many
+        else "the third column is 1 for one document of each query, which may be a score or a rank",
         line=line, field="score", expectation="a header (query-id corpus-id score) or six columns",
         remedy="export the run in TREC's format",
     )  # fmt: skip
@@ -330,7 +372,9 @@ def _third_is_rank(run: Run, line: int) -> bool:
 def _of_json_lines(stream: IO[bytes]) -> Run:
     """A row of JSON on each line."""
     reader, number = _Reader(), 1
-    for number, text in _texts(stream, MOST_JSON_LINE_BYTES):
+    for number, text in _texts(stream):
+        if is_spread(text.encode()):
+            raise spread_over_lines(number)
         _add_json(reader, _parsed(text, number), number)
     return reader.finished(number)
 
@@ -352,7 +396,7 @@ def _of_json(stream: IO[bytes]) -> Run:
         _add_json(reader, _parsed(text, 1), 1)
     except _MoreJson:
         reader = _Reader()
-        for number, row in enumerate(text.split("\n"), start=1):
+        for number, row in enumerate(_LINE_END.split(text), start=1):
             if row.strip():
                 _add_json(reader, _parsed(row, number), number)
     return reader.finished(number)

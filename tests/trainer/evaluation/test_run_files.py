@@ -63,6 +63,8 @@ def read(content: bytes) -> dict[str, dict[str, float]]:
         b'[{"query": "q1", "document": "d2", "score": 7.5}, {"query": "q1", "document": "d1", "score": 3.25},'
         b' {"query": "q9", "document": "d1", "score": 1}]',
         b'{"q1": {"d2": 7.5, "d1": 3.25}}\n{"q9": {"d1": 1}}\n',
+        b'{"q1": {"d2": 7.5, "d1": 3.25}}\r{"q9": {"d1": 1}}\r',
+        b'qid,text,docid,score\nq1,"%b",d2,7.5\nq1,,d1,3.25\nq9,,d1,1\n' % (b"long, " * 40_000),
         TREC.replace(b"mine", b"bm25,k1=0.9,0.4"),
         TREC.replace(b"mine", b"a;2;7"),
         b"# a run made by us\n#depth = 1000\n" + TREC + b"# the end\n",
@@ -85,8 +87,10 @@ def test_three_columns_are_ranks_only_where_every_query_counts_upwards() -> None
     assert read(b"q1 d2 1\nq1 d1 2\nq9 d1 1\n") == {"q1": {"d2": -1.0, "d1": -2.0}, "q9": {"d1": -1.0}}
     assert read(b"q1 d2 2\nq1 d1 1\nq9 d1 1\n")["q1"] == {"d2": 2.0, "d1": 1.0}
     assert read(b"qid\tpid\trank\nq1\td2\t1\n") == {"q1": {"d2": -1.0}}
-    with pytest.raises(RowError, match=r"a score or a rank.*query-id corpus-id score"):
-        read(b"q1 d2 1\nq9 d1 1\n")
+    assert read(b"q1 d2 0\nq9 d1 0\n") == {"q1": {"d2": 0.0}, "q9": {"d1": 0.0}}
+    for unclear in (b"q1 d2 1\nq9 d1 1\n", b"q1 d2 0\nq1 d1 1\nq9 d1 0\n"):
+        with pytest.raises(RowError, match=r"a score or a rank.*query-id corpus-id score"):
+            read(unclear)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +115,19 @@ def test_ids_may_begin_with_a_hash_and_hold_a_tab() -> None:
     assert read(b'"q 1"\t"Q0"\t"d\t""1"""\t1\t7.5\t"t"\n') == {"q 1": {'d\t"1"': 7.5}}
     assert read(b'q"1"\t"d1\t7.5\n') == {'q"1"': {'"d1': 7.5}}, "quotes within an id are its own"
     assert read(b'q1,"d\t1",7.5\nq1,d\t2,3.25\n') == {"q1": {"d\t1": 7.5, "d\t2": 3.25}}
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC, csv.QUOTE_ALL])
+@pytest.mark.parametrize("header", ["", "qid\tdocid\tscore\n"])
+def test_quotes_of_a_csv_writer_are_left_out_and_those_of_ids_stay(quoting: Literal[0, 1, 2], header: str) -> None:
+    run = {"q1": {"d1": 7.5, 'the "d"': 3.25, '"d"': 1.5, "d\t2": 0.5, '"d" one': 0.25}, '"q 2"': {"d1": 7.5}}
+    text = io.StringIO(header)
+    text.seek(0, io.SEEK_END)
+    rows = ([query, document, score] for query, own in run.items() for document, score in own.items())
+    csv.writer(text, delimiter="\t", quoting=quoting).writerows(rows)
+    assert read(text.getvalue().encode()) == run
+    plain = b'q1\tQ0\t"Love_and_Theft"\t1\t7.5\tt\nq1\tQ0\t"Weird_Al"_Yankovic\t2\t3.25\tt\n'
+    assert read(plain) == {"q1": {'"Love_and_Theft"': 7.5, '"Weird_Al"_Yankovic': 3.25}}
 
 
 def test_fields_of_json_that_do_not_count_may_appear_twice() -> None:
@@ -165,6 +182,8 @@ def test_the_rank_column_of_trec_does_not_count() -> None:
         (b'{"qid": "q1", "docid": {"id": 1}, "score": 2}\n', "line 1, document: is .*expected an id"),
         (b'{"qid": "q1", "QID": "q2", "docid": "d1", "score": 2}\n', "'qid' appears twice"),
         (b'{"qid": "q1", "docid": "d1", "score": 2}\n{"qid": \n', "line 2: is not JSON"),
+        (b'{\n "qid": "q1",\n "docid": "d1",\n "score": 2\n}\n', "line 1: opens a JSON object that continues"),
+        (b"q1 Q0 d1 1 7.5 " + b"t" * (16 * 2**20), "line 1: longer than 16777216 bytes.*leave out the texts"),
         (b'{"q1": {"d1": 1},\n "q2": {"d1" 1}}', "line 2: is not JSON"),
         (b'[{"qid": "q1", "docid": "d1", "score": 2}, 3]', "entry 2 of the list: is '3'"),
         (b'{"q1": {"d1": 1}}\n{"q1": {"d2": 1}}\n', "line 2: query 'q1' appears twice"),
