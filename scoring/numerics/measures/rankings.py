@@ -88,10 +88,15 @@ def ranks_of(scores: npt.ArrayLike, ids: Sequence[str] | Sequence[int]) -> IntAr
 
 def _gained(gains: FloatArray, gain: Gain) -> FloatArray:
     if gain == "exponential":
-        return np.exp2(gains) - 1.0
+        return _exponential(gains, gains.max(initial=0.0))
     if gain != "linear":
         raise MetricInput(f"gain is {gain!r}; expected 'linear' (the grade) or 'exponential' (2^grade - 1)")
     return gains
+
+
+def _exponential(gains: FloatArray, highest: float) -> FloatArray:
+    """(2^gain - 1) / 2^highest, which does not overflow for grades up to the highest."""
+    return np.exp2(gains - highest) - np.exp2(-highest)
 
 
 def _discounted(gains: FloatArray, ranks: npt.ArrayLike) -> float:
@@ -134,7 +139,7 @@ def _rank_biased_precision(ranked: Ranked, cut: int | None, persistence: float) 
 def _expected_reciprocal_rank(ranked: Ranked, cut: int | None) -> float:
     """Chapelle et al. 2009: a reader stops at a document with probability (2^grade - 1) / 2^highest."""
     kept = ranked.within(cut)
-    stops = (np.exp2(ranked.gains[kept]) - 1.0) / np.exp2(ranked.highest)
+    stops = _exponential(ranked.gains[kept], ranked.highest)
     goes_on = np.append(1.0, np.cumprod(1.0 - stops))[:-1]
     return float(np.sum(goes_on * stops / ranked.ranks[kept]))
 

@@ -25,8 +25,8 @@ CHANCE = float(np.log(2.0))
 class HeldOutPairs:
     """Figures on held-out pairs of `split`.
 
-    `log_loss` in nats with the 95 % interval `low` to `high` over queries; `panel_entropy`: the log-loss of the panel's own
-    mean, which no answer can be below. `accuracy` over the `clear` pairs, those with |preference - 0.5| > 0.25; None without
+    `log_loss` in nats, the mean over queries of the mean over their pairs, with its 95 % interval `low` to `high`;
+    `panel_entropy`: the log-loss of the panel's own mean, which no answer can be below. `accuracy` over the `clear` pairs, those with |preference - 0.5| > 0.25; None without
     one. `ece`: expected calibration error in ten bins. `position_bias`: mean P(first shown) - 0.5 over both orders; `flips`:
     share of pairs whose side depends on the order. `cycles`: share of `triples` of documents that the student orders in a
     circle, None without a triple.
@@ -95,10 +95,10 @@ def figures(split: str, pairs: PairExamples, first: FloatArray, second: FloatArr
         split=split,
         pairs=len(pairs),
         queries=len(np.unique(pairs.query_ids)),
-        log_loss=float(losses.mean()),
+        log_loss=interval.estimate,
         low=interval.low,
         high=interval.high,
-        panel_entropy=float(entropies(pairs.preferences).mean()),
+        panel_entropy=float(by_query(entropies(pairs.preferences), pairs.query_ids).mean()),
         accuracy=float(right[clear].mean()) if clear.any() else None,
         clear=int(clear.sum()),
         ece=calibration_error(expit(logits), pairs.preferences),

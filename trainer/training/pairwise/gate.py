@@ -77,7 +77,7 @@ def compared(
     """The paired comparison of log-losses with each rival on each split, over the pairs that the rival answers."""
     rows = []
     for rival, logits in rivals.items():
-        chosen_on = "dev" if "dev" in held_out and np.isfinite(logits["dev"]).any() else next(iter(held_out))
+        chosen_on = next((split for split in held_out if np.isfinite(logits[split]).any()), next(iter(held_out)))
         temperature = _best_temperature(logits[chosen_on], held_out[chosen_on])
         for split, pairs in held_out.items():
             known = np.isfinite(logits[split])

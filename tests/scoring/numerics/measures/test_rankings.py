@@ -130,6 +130,7 @@ def test_rank_biased_precision_and_expected_reciprocal_rank_by_hand() -> None:
     assert by_hand("err", [1, 0, 2]) == pytest.approx(first + (1 - first) * third / 3)
     assert by_hand("err@2", [1, 0, 2]) == pytest.approx(first)
     assert by_hand("err", [1, 0, 2], highest=4.0) == pytest.approx(1 / 16 + (15 / 16) * (3 / 16) / 3)
+    assert by_hand("err", [32767, 0, 2000]) == by_hand("ndcg_exp", [32767, 0, 2000]) == 1.0, "2^32767 is no float"
 
 
 def test_equal_scores_are_ordered_by_id_and_a_missing_one_is_not_retrieved() -> None:

@@ -64,6 +64,9 @@ def test_rivals_answer_at_their_best_temperature_on_the_dev_pairs() -> None:
     rows = compared(held_out, good, {"base": {split: 10.0 * each for split, each in good.items()}})
     assert [row["difference"] for row in rows] == pytest.approx([0.0, 0.0], abs=2e-3)
     assert not any(row["worse"] for row in rows)
+    unknown = {"dev": np.full(len(held_out["dev"]), np.nan), "test": 10.0 * good["test"]}
+    (row,) = compared(held_out, good, {"first_stage": unknown})
+    assert row["difference"] == pytest.approx(0.0, abs=2e-3), "where it ranked no dev pair on those of test"
     alone = {"test": held_out["test"]}
     (row,) = compared(alone, {"test": good["test"]}, {"base": {"test": 10.0 * good["test"]}})
     assert row["difference"] == pytest.approx(0.0, abs=2e-3), "without dev pairs on those that there are"

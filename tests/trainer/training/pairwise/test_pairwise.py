@@ -29,6 +29,7 @@ from trainer.training import process
 from trainer.training.losses.elo import NoPreferences
 from trainer.training.pairwise.figures import (
     CHANCE,
+    by_query,
     calibration_error,
     cross_entropies,
     cyclic,
@@ -271,6 +272,17 @@ def test_figures_follow_their_definitions() -> None:
     assert result_of(unsure, [], make_pairs(2))["reasons"] == ["pairs_at_chance", "few_queries"]
     wrong = figures("test", pairs, -right, right)
     assert wrong.accuracy == 0.0 and wrong.log_loss > CHANCE
+
+
+def test_the_log_loss_lies_in_its_interval_where_queries_have_unlike_numbers_of_pairs() -> None:
+    """One query has 37 pairs that the student judges well, three have one that it judges badly."""
+    queries = np.array([0] * 37 + [1, 2, 3], dtype=np.int64)
+    pairs = dataclasses.replace(pairs_of([0.9] * 40), query_ids=queries)
+    logits = np.where(queries == 0, 2.0, [*[-1.0] * 38, -2.0, -3.0])
+    found = figures("test", pairs, logits, -logits)
+    assert found.low < found.log_loss < found.high and found.log_loss > CHANCE
+    assert found.log_loss == pytest.approx(by_query(cross_entropies(logits, pairs.preferences), queries).mean())
+    assert found.panel_entropy == pytest.approx(float(entropies(np.array([0.9]))[0]))
 
 
 def test_log_loss_calibration_error_and_cycles_on_known_numbers() -> None:
