@@ -18,7 +18,7 @@ from labeling.retrieval.embedder import Float32Array
 from trainer.bases import quiet
 from trainer.publishing.manifests import SENTENCE_TRANSFORMERS, verify
 from trainer.serving.forms.packed_linear import pack_linears
-from trainer.serving.forms.pairs import EncodedPair, EncodedRequest, batches
+from trainer.serving.forms.pairs import EncodedPair, EncodedRequest, batches, distinct
 from trainer.serving.loading import (
     CPU_BATCH_TOKENS,
     DEVICE_BATCH_TOKENS,
@@ -236,11 +236,12 @@ class LoadedEmbedder:
         return np.asarray(cut / max(float(np.linalg.norm(cut)), 1e-12), dtype=np.float32)
 
     def _computed(self, pairs: Sequence[EncodedPair]) -> list[Float32Array]:
-        found: list[Any] = [None] * len(pairs)
-        for batch in batches([len(pair) for pair in pairs], self.batch_tokens):
-            for row, vector in zip(batch, self.logits([pairs[row] for row in batch]), strict=True):
+        computed, places = distinct(pairs)
+        found: list[Any] = [None] * len(computed)
+        for batch in batches([len(pair) for pair in computed], self.batch_tokens):
+            for row, vector in zip(batch, self.logits([computed[row] for row in batch]), strict=True):
                 found[row] = vector
-        return found
+        return [found[place] for place in places]
 
 
 def _cosines(vectors: Sequence[Float32Array]) -> list[float]:

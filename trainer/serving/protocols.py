@@ -7,13 +7,14 @@ Imports no Django.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from labeling.importing.strict_json import BadJson, parse_repaired, printable
+from labeling.importing.strict_json import BadJson, NotJson, parse_repaired, printable
 from labeling.stored_texts import counted
 from trainer.serving.addresses import EMBED, HEALTH, INFO, METHODS, allows, normal
 from trainer.serving.loading import Ranked
@@ -91,7 +92,8 @@ def read_body(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         value, repaired = parse_repaired(body)
     except BadJson as error:  # its remedy is for files
-        raise RerankRefused(400, f"the body is {error.problem}; {EXPECTED_BODY}") from error
+        told = "is" if isinstance(error, NotJson) else "cannot be read:"
+        raise RerankRefused(400, f"the body {told} {error.problem}; {EXPECTED_BODY}") from error
     if not isinstance(value, dict):
         raise RerankRefused(400, f"the body is {_called(value, in_list=True)}; {EXPECTED_BODY}")
     told = "characters that are not text (NUL, half a surrogate, bytes that are not UTF-8) were replaced"
@@ -345,12 +347,14 @@ def _document(value: Any, field: str, fields: Sequence[str]) -> str:
     found = [value[name] for name in fields if isinstance(value.get(name), str | int | float)]
     if not found:
         raise RerankRefused(422, f"{field} has none of the rank_fields {', '.join(map(printable, fields))}")
-    return "\n".join(map(str, found))
+    return "\n".join(each if isinstance(each, str) else json.dumps(each) for each in found)
 
 
 def text_of(value: Any, field: str) -> str:
     """A text, or an object that holds one under `text`, as Cohere and Jina allow. Raises RerankRefused."""
     text = value.get("text") if isinstance(value, dict) else value
+    if isinstance(value, dict) and "text" in value and not isinstance(text, str):
+        raise RerankRefused(422, f"{field}.text is {_called(text, in_list=True)}; expected a text")
     if not isinstance(text, str):
         raise wrong(field, value, 'a text, or an object such as {"text": "..."}')
     return text

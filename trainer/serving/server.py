@@ -52,7 +52,7 @@ from trainer.serving.embedding_protocol import (
     read_embedding_request,
     read_tei_embedding,
 )
-from trainer.serving.forms.pairs import EncodedPair, EncodedRequest
+from trainer.serving.forms.pairs import EncodedPair, EncodedRequest, distinct
 from trainer.serving.http.answers import Answer, json_answer, refused, warned
 from trainer.serving.http.bodies import Gone, Receive, received, unless_gone
 from trainer.serving.instructions import told_query, warnings_of
@@ -468,14 +468,16 @@ class RerankApp:
 
     async def _submitted(self, model: Any, pairs: Sequence[EncodedPair], caller: Caller, receive: Receive) -> list[Any]:
         """The outputs of passes, computed in turn, or between the requests of others for one in the background."""
+        computed, places = await self._beside(len(pairs) > MOST_COMPARED_AT_ONCE, distinct, pairs)
         if not _is_background.get():
             left_s = caller.ends_at - time.monotonic()
             with timing.part("model"):
-                return await unless_gone(self._batcher.submit(model, pairs), receive, left_s=left_s)
+                outputs = await unless_gone(self._batcher.submit(model, computed), receive, left_s=left_s)
+            return [outputs[place] for place in places]
         try:
-            outputs = await in_background(self._batcher, model, pairs)
+            outputs = await in_background(self._batcher, model, computed)
         except TooBusy:
             self._metrics.background.labels("dropped").inc()
             raise
         self._metrics.background.labels("computed").inc()
-        return outputs
+        return [outputs[place] for place in places]

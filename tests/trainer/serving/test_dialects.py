@@ -60,11 +60,22 @@ def test_bad_characters_are_replaced_and_reported(address: str) -> None:
         assert ask(address, raw=broken).status_code == 400
 
 
+def test_equal_texts_have_equal_scores_in_the_order_of_the_request(address: str) -> None:
+    documents = ["water", *["a pond with goldfish", "bread"] * 3, LONG, "water"]
+    found = ask(address, documents=documents).json()["results"]
+    own = {row["index"]: row["relevance_score"] for row in found}
+    assert own[1] == own[3] == own[5] and own[2] == own[4] == own[6] and own[0] == own[8]
+    assert [row["index"] for row in found if row["index"] in (2, 4, 6)] == [2, 4, 6]
+    twice = {"query": None, "documents": None, "text_1": ["a", "b", "a"], "text_2": ["c", "d", "c"]}
+    first, other, last = (row["score"] for row in ask(address, "/score", **twice).json()["data"])
+    assert first == last != other
+
+
 def test_rank_fields_are_ranked_in_their_order(address: str) -> None:
-    objects = [{"text": "bread", "title": "goldfish", "year": 2001}, {"text": "water", "title": "a pond"}]
-    answer = ask(address, documents=objects, rank_fields=["title", "year", "text"], return_documents=True)
+    objects = [{"text": "bread", "title": "goldfish", "year": 2001}, {"text": "water", "title": "a pond", "new": True}]
+    answer = ask(address, documents=objects, rank_fields=["title", "year", "text", "new"], return_documents=True)
     texts = {row["index"]: row["document"]["text"] for row in answer.json()["results"]}
-    assert texts == {0: "goldfish\n2001\nbread", 1: "a pond\nwater"}
+    assert texts == {0: "goldfish\n2001\nbread", 1: "a pond\nwater\ntrue"}
     assert scores(ask(address, documents=[texts[0], texts[1]])) == pytest.approx(scores(answer), abs=1e-5)
     assert "warnings" not in answer.json()["meta"]
     refused = ask(address, documents=objects, rank_fields=["year"])

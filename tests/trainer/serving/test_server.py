@@ -104,6 +104,8 @@ def test_refusals_keep_the_dialects_shape_and_bodies_are_bounded(address: str) -
     assert tei.json()["error_type"] == "Validation" and "texts is empty" in tei.json()["error"]
     broken = httpx.post(f"{address}/v1/rerank", content=b'{"query": NaN')
     assert broken.status_code == 400
+    twice = httpx.post(f"{address}/v1/rerank", content=b'{"query": "a", "query": "b"}').json()["message"]
+    assert twice.startswith("the body cannot be read: the key 'query' occurs twice in one object")
     assert httpx.get(f"{address}/v1/rerank").status_code == 405
     assert httpx.post(f"{address}/v3/rerank", json={}).status_code == 404
     large = httpx.post(f"{address}/v1/rerank", content=b" " * (33 << 20))

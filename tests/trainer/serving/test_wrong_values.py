@@ -61,6 +61,7 @@ def test_no_value_is_an_error_of_the_server(addresses: dict[str, str], path: str
     ("path", "body", "said"),
     [
         ("/v1/rerank", {"documents": [None]}, "documents[0] is null"),
+        ("/v1/rerank", {"documents": [{"text": None}]}, "documents[0].text is null; expected a text"),
         ("/v1/rerank", {"documents": [{"image": "x.png"}]}, "documents[0] is an object with image; expected a text"),
         ("/v1/rerank", {"top_n": "3"}, "top_n is the text '3'; expected a whole number"),
         ("/v1/embeddings", {"input": []}, "input is an empty list"),

@@ -21,7 +21,7 @@ from labeling.records import FloatArray
 from trainer.serving.forms.catalogue import FP32, Form, forms
 from trainer.serving.forms.lists import CheckedList
 from trainer.serving.forms.order_gate import Agreement, agreement
-from trainer.serving.forms.pairs import EncodedPair, batches
+from trainer.serving.forms.pairs import EncodedPair, batches, distinct
 from trainer.serving.forms.processor import processor
 from trainer.serving.forms.refinement import spread_of
 from trainer.serving.forms.scorers import RefinedScorer, Scorer
@@ -144,10 +144,11 @@ def logits_of(scorer: Scorer, pairs: Sequence[EncodedPair]) -> FloatArray:
 
 
 def _passes(scorer: Scorer, pairs: Sequence[EncodedPair]) -> FloatArray:
-    found = np.zeros(len(pairs))
-    for rows in batches([len(pair) for pair in pairs], PASS_TOKENS, pads=scorer.pads):
-        found[rows] = scorer([pairs[row] for row in rows])
-    return found
+    computed, places = distinct(pairs)
+    found = np.zeros(len(computed))
+    for rows in batches([len(pair) for pair in computed], PASS_TOKENS, pads=scorer.pads):
+        found[rows] = scorer([computed[row] for row in rows])
+    return found[places]
 
 
 def set_close(scorer: RefinedScorer, lists: Sequence[CheckedList]) -> Agreement:

@@ -33,6 +33,16 @@ class EncodedRequest:
         return sum(len(pair) for pair in self.pairs)
 
 
+def distinct(pairs: Sequence[EncodedPair]) -> tuple[list[EncodedPair], list[int]]:
+    """The pairs without repetitions, and the place of each given pair among them.
+
+    Equal texts then have equal scores: computed twice, they differ in their last digits with the texts beside them.
+    """
+    places: dict[EncodedPair, int] = {}
+    rows = [places.setdefault(pair, len(places)) for pair in pairs]
+    return list(places), rows
+
+
 def batches(lengths: Sequence[int], most_tokens: int, *, pads: bool = True) -> Iterator[list[int]]:
     """Batches of rows, longest first, each within `most_tokens` including padding; `pads`: rows are padded to the longest."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
