@@ -6,6 +6,7 @@ bound for a model trained on it. People enter external rerankers and TREC run fi
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import re
@@ -20,7 +21,7 @@ from labeling import audit
 from labeling.models import Annotator, Candidate, Project
 from labeling.stored_texts import stored_text
 from scoring.quality import judge_order, judge_strengths
-from scoring.storage.files import storage
+from scoring.storage.files import ChecksumMismatch, storage
 from trainer.bases import MINILM, load_base
 from trainer.evaluation.external.rerankers import VARIABLE, outside_endpoint
 from trainer.evaluation.metrics import EvaluationQuery
@@ -116,8 +117,8 @@ def _check_free(project: Project, name: str, *, remedy: str) -> None:
 
 def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = None) -> Reranker:
     """A TREC run under a name of its own. Raises EntryRefused, NameTaken, RowError."""
-    if not name.strip() or len(name) > LONGEST_NAME:
-        raise EntryRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters")
+    if not name.strip() or len(name) > LONGEST_NAME or _NEVER_IMPORTED.search(name):
+        raise EntryRefused(f"name is {name[:40]!r}; expected 1 to {LONGEST_NAME} characters of text")
     _check_free(project, name, remedy="choose another name")
     content = stream.read()
     run = read_run(io.BytesIO(content))
@@ -159,13 +160,20 @@ def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
 
 
 def _run_file(reranker: Reranker) -> Order:
-    with storage().opened(reranker.location) as stream:
-        return RunFile(_by_query_name(read_run(stream), reranker.project.slug))
+    content = storage().read_bytes(reranker.location)
+    if hashlib.sha256(content).hexdigest() != reranker.checksum:
+        raise ChecksumMismatch(f"the file of {reranker.name!r} was changed or damaged in the storage; enter it again")
+    return RunFile(_by_query_name(read_run(io.BytesIO(content)), reranker.project.slug))
 
 
 def _by_query_name(run: Run, slug: str) -> Run:
-    """A run that a project's own queries find under their imported id, and under "project/id" as in shared snapshots."""
-    return run | {f"{slug}/{query}": own for query, own in run.items() if f"{slug}/{query}" not in run}
+    """A run that a project's own queries find under their imported id, and under "project/id" as in shared snapshots.
+
+    Runs of shared snapshots have the latter; where a run has both, each counts as it is.
+    """
+    prefix = f"{slug}/"
+    short = {query.removeprefix(prefix): own for query, own in run.items()}
+    return short | {f"{prefix}{query}": own for query, own in short.items()} | run
 
 
 def _trained(reranker: Reranker) -> Order:

@@ -46,7 +46,7 @@ def matched_of(
         "of_queries": judged,
         "documents": documents,
         "of_documents": sum(len(query.document_ids) for query in kept),
-        "equal": sum(is_all_equal(rows[query.id]) for query in kept),
+        "equal": sum(is_all_equal(rows[query.id]) if run is None else query.id in run.equal for query in kept),
     }
     if run is None:
         return Matched(**counts)

@@ -80,10 +80,12 @@ class RunRanks:
 
     `named`: how many documents it names. `others`: negated ranks float64[m] of the graded documents that are no
     candidates, in the order of `EvaluationQuery.other_grades`, NaN where it does not name them; no entry where m is 0.
+    `equal`: queries of which it gives several documents the same score, and no other one.
     """
 
     named: Mapping[str, int]
     others: Mapping[str, FloatArray]
+    equal: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from labeling.retrieval.embedder import DEFAULT_EMBEDDER, Float32Array, cosines,
 from labeling.retrieval.query_instruction import with_instruction
 from scoring.numerics.measures.rankings import run_ranks
 from trainer.evaluation.external.rerankers import OutsideEndpoint, OutsideReranker
+from trainer.evaluation.matching import is_all_equal
 from trainer.evaluation.metrics import EvaluationQuery, RunRanks
 
 MOST_VECTORS = 50_000  # 75 MB at 384 dimensions
@@ -151,7 +152,11 @@ class RunFile:
         return RunRanks(
             named={query.id: len(self._run.get(query.id, {})) for query in queries},
             others={query.id: self._ranks(query, query.other_documents) for query in queries if query.other_documents},
+            equal=frozenset(query.id for query in queries if self._is_all_equal(query.id)),
         )
+
+    def _is_all_equal(self, query_id: str) -> bool:
+        return is_all_equal(np.array(list(self._run.get(query_id, {}).values()), dtype=np.float32))
 
     def _ranks(self, query: EvaluationQuery, documents: Sequence[str]) -> FloatArray:
         own = self._run.get(query.id, {})

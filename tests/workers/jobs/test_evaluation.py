@@ -16,7 +16,7 @@ from labeling.models import UnmatchedGrade
 from scoring.snapshots import freeze as snapshots
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.storage.files import Storage, storage
-from tests.factories.frozen import make_frozen, make_scored
+from tests.factories.frozen import a_run, make_frozen, make_scored
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
 from tests.processes.elsewhere import Elsewhere, by_length
 from trainer.evaluation import entries
@@ -317,6 +317,27 @@ def test_a_run_file_is_measured_to_the_last_digit_of_trec_eval_and_says_what_mat
     assert (matched.documents, matched.others) == (5 * len(others), 2 * len(others))
     assert matched.others_graded == len(others)
     assert matched.of_documents == sum(len(query.document_ids) for query in others)
+
+
+def test_a_run_may_name_its_queries_as_shared_snapshots_do_and_its_file_is_checked() -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    plain, text = a_run(snapshot).decode(), ""
+    for line in plain.splitlines():
+        query, q0, document, rank, _, tag = line.split()
+        text += f"{project.slug}/{query} {q0} {document} {rank} 1.0 {tag}\n"
+    entered = enter_run_file(project, "equal", io.BytesIO(text.encode()))
+    evaluated(project, snapshot, rerankers=[entered])
+    matched = leaderboard(project, snapshot, "test", "grades").rows[0].matched
+    assert matched is not None and matched.queries == matched.of_queries == matched.equal
+    storage().write_bytes(entered.location, plain.encode())
+    assert (
+        "was changed or damaged in the storage; enter it again"
+        in evaluated(project, snapshot, rerankers=[entered]).error
+    )
+    for name in ("a\0b", "\ud800"):
+        with pytest.raises(EntryRefused, match="characters of text"):
+            enter_run_file(project, name, io.BytesIO(text.encode()))
 
 
 def test_two_projects_may_use_the_same_ids() -> None:
