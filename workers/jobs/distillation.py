@@ -38,7 +38,7 @@ from workers.jobs.leasing import (
 )
 from workers.jobs.student_judges import enter_judge
 from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
-from workers.models import Job, Run
+from workers.models import Attempt, Job, Run
 from workers.runs.ordering import RunRefused, start_run
 from workers.runs.planning import GUIDED
 from workers.runs.savings import Spent, panel_spend
@@ -51,6 +51,7 @@ PANEL, TRAIN, JUDGE, REVIEW = STAGES = ("panel", "train", "judge", "review")
 # One each to learn from, to choose the checkpoint, and to measure.
 FEWEST_QUERIES = 3
 RUN_STAGES = (PANEL, JUDGE, REVIEW)
+REPLACED = "replaced"  # of a payload: runs by stage that were cancelled or failed before the stage was resumed
 GIVEN_UP = f"the worker crashed {MOST_ATTEMPTS} times at one step; see its log, then resume the distilled run"
 AT_STAGE = {
     PANEL: stored_text("the panel judges the first part"),
@@ -201,7 +202,12 @@ def resume_distillation(job: Job, *, by: Any = None) -> Job:
         raise DistillationRefused(
             f"distilled run {job.pk} is {job.get_state_display()}; only a failed or cancelled one can be resumed"
         )
-    payload = dict(job.payload)
+    after = resumed_as(job)
+    if after.pk != job.pk:
+        raise DistillationRefused(
+            f"distilled run {job.pk} was resumed as distilled run {after.pk}; cancel or resume that one"
+        )
+    payload = {**job.payload, "of": job.pk}
     stage = payload["stage"]
     try:
         with transaction.atomic():
@@ -224,6 +230,25 @@ def resume_distillation(job: Job, *, by: Any = None) -> Job:
     return new
 
 
+def resumed_as(job: Job) -> Job:
+    """The last job of a distilled run that was resumed, by itself where it was not: each resumption is a new job."""
+    while (after := Job.objects.filter(stage=STAGE, payload__of=job.pk).first()) is not None:
+        job = after
+    return job
+
+
+def with_replaced(payload: Mapping[str, Any], stage: str, run_id: int) -> dict[str, list[int]]:
+    """The replaced runs of a payload, with one more of the stage."""
+    replaced = payload.get(REPLACED, {})
+    return {**replaced, stage: [*replaced.get(stage, []), run_id]}
+
+
+def run_ids_of(payload: Mapping[str, Any]) -> list[int]:
+    """The runs of all stages, with those that later ones have replaced."""
+    replaced = payload.get(REPLACED, {}).values()
+    return [*payload.get("runs", {}).values(), *(run for runs in replaced for run in runs)]
+
+
 BROKEN_TRAININGS = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
 
 
@@ -240,7 +265,7 @@ def distillation_of(job: Job) -> Distillation:
         runs=by_stage,
         training=TrainingRun.objects.filter(pk=payload.get("training", 0)).first(),
         snapshot=snapshot,
-        spent=panel_spend(job.project_id, [run.pk for run in by_stage.values()]),
+        spent=panel_spend(job.project_id, run_ids_of(payload)),
     )
 
 
@@ -301,7 +326,7 @@ def _step(claim: JobClaim, payload: dict[str, Any]) -> StoredText | None:
     if stage == JUDGE and options.review_pairs:
         _next_run(claim, payload, REVIEW)
         return None
-    spent = panel_spend(claim.project_id, list(payload["runs"].values()))
+    spent = panel_spend(claim.project_id, run_ids_of(payload))
     return DONE % {"calls": spent.calls, "paper": spent.paper_calls, "answers": spent.student_answers}
 
 
@@ -382,20 +407,28 @@ def _start_run(job: Job, payload: dict[str, Any], stage: str, *, by: Any = None)
     project = job.project
     options = DistillationOptions.model_validate(payload["options"])
     queries = len(comparable_query_ids(project.pk))
+    if stage in payload["runs"]:
+        payload[REPLACED] = with_replaced(payload, stage, payload["runs"][stage])
+    answered = answered_in(payload.get(REPLACED, {}).get(stage, []))
     panel: dict[str, Any] = {"judges": _annotators(payload["judges"]), "allocation": Run.Allocation.ROTATE}
     # Many documents once: at 30 pairs of 100 documents worth .08 in NDCG@10 over a path, at 90 with a student's answers .02.
     first = {"spread": True} if options.panel_design == "cycles" else {}
     orders: dict[str, dict[str, Any]] = {
         PANEL: {**panel, "sampler": options.panel_design, "sampler_options": first,
-                "pair_budget": queries * options.panel_pairs},
+                "pair_budget": max(1, queries * options.panel_pairs - answered)},
         JUDGE: {"judges": _annotators([payload.get("student")]), "sampler": "cycles",
                 "sampler_options": {"degree": options.degree}},
-        REVIEW: {**panel, "sampler": GUIDED, "pair_budget": queries * options.review_pairs,
+        REVIEW: {**panel, "sampler": GUIDED, "pair_budget": max(1, queries * options.review_pairs - answered),
                  "sampler_options": {"pairs_per_candidate": 10_000.0}},
     }  # fmt: skip
     run = start_run(project, by=by, seed=options.seed, **orders[stage])
     payload["runs"] = {**payload["runs"], stage: run.pk}
     return run
+
+
+def answered_in(runs: Sequence[int]) -> int:
+    """The number of questions that these runs have answers to: a stage that is resumed asks the rest."""
+    return Attempt.objects.filter(run__in=runs, outcome__in=Attempt.ANSWERED).values("task_id").distinct().count()
 
 
 def _annotators(ids: Sequence[Any]) -> list[Annotator]:

@@ -36,6 +36,7 @@ from workers.jobs.distillation import (
     resume_distillation,
     waiting_distillation_ids,
 )
+from workers.judging import batches
 from workers.judging.batches import prepared_judge
 from workers.models import Attempt, Job, Run
 from workers.monitoring.data_summary import judged_sizes
@@ -201,6 +202,27 @@ def test_a_stage_that_ends_badly_stops_the_order_and_it_resumes_there(tmp_path: 
     assert third.payload["runs"]["judge"] != again.payload["runs"]["judge"]
     do_run(third, "judge")
     assert step(third) == "review"
+
+
+def test_a_resumed_stage_asks_the_rest_counts_all_calls_and_the_old_order_cannot_be_resumed_again() -> None:
+    project = make_project(queries=10, documents=8)
+    job = ordered(project)
+    run = Run.objects.get(pk=job.payload["runs"]["panel"])
+    advancing.advance(run.pk)
+    judge = run.judges.order_by("pk")[0]
+    batches.judge_open(judge.pk, worker="w@host:1")  # half of the 30 pairs
+    assert cancel_distillation(job)
+    answered = Attempt.objects.filter(run=run).count()
+    assert 10 < answered < 20
+    again = resume_distillation(job)
+    assert do_run(again, "panel").tasks_planned == 30 - answered
+    assert distillation_of(again).spent.calls == Attempt.objects.count() == 30
+    assert cancel_distillation(again)
+    job.refresh_from_db()
+    with pytest.raises(
+        DistillationRefused, match=f"{job.pk} was resumed as distilled run {again.pk}; cancel or resume"
+    ):
+        resume_distillation(job)
 
 
 def test_a_failed_or_cancelled_training_goes_on_when_the_order_resumes(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from workers.jobs.recipe.job import (
 )
 from workers.jobs.recipe.options import RecipeOptions
 from workers.judging.batches import prepared_judge
-from workers.models import Job, Recipe, RecipeStage, Run
+from workers.models import Attempt, Job, Recipe, RecipeStage, Run
 from workers.runs import advancing
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
@@ -207,7 +207,7 @@ def test_a_small_project_says_which_stages_are_left_out_and_failures_resume_wher
     assert "held back" in str(next(stage.reason for stage in view_of(recipe).stages if stage.name == "student"))
 
 
-def test_where_the_pairwise_student_is_held_back_the_panel_goes_on_alone_within_the_plan() -> None:
+def test_where_the_pairwise_student_is_held_back_the_panel_goes_on_alone_within_the_plan(tmp_path: Path) -> None:
     project = make_project(queries=10, documents=6)
     recipe = order_recipe(project, make_judges(project, 2), SMALL)
     assert cooked(recipe) == "panel"
@@ -224,9 +224,21 @@ def test_where_the_pairwise_student_is_held_back_the_panel_goes_on_alone_within_
     assert "is held back" in str(rows["distillation"].reason) and rows["distillation"].training is not None
     run = rows["design"].run
     assert run is not None and (run.sampler, run.pair_budget, run.judges.count()) == ("adaptive", 40, 2)
+    advancing.advance(run.pk)
+    judge_all(run)
+    answered = Attempt.objects.filter(run=run).count()
+    assert cancel_recipe(recipe) and states(recipe)["design"] == "failed"
+    resume_recipe(recipe)
+    assert cooked(recipe) == "design"
+    second = next(stage.run for stage in view_of(recipe).stages if stage.name == "design")
+    assert second is not None and second.pk != run.pk and second.pair_budget == max(1, 40 - answered)
+    student = stored_student(TrainingRun.objects.get(), tmp_path, release="published_anyway")
+    assert waiting_recipe_ids() == [], f"{student.name} was published while the panel judges the design"
     end_runs(project)
     assert cooked(recipe) == "calibration"
     assert states(recipe)["design"] == "finished"
+    panel = Run.objects.exclude(sampler="cross-query")
+    assert view_of(recipe).spent.calls == Attempt.objects.filter(run__in=panel).count()
 
 
 def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:

@@ -19,7 +19,7 @@ from labeling.models import Annotator, Project
 from labeling.stored_texts import stored_text
 from trainer.bases import load_base
 from workers.broker.hints import leave_hint
-from workers.jobs.distillation import DistillationRefused, check_panel
+from workers.jobs.distillation import REPLACED, DistillationRefused, check_panel, run_ids_of, with_replaced
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_step, hold
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.recipe.plan import Plan, plan_recipe
@@ -161,6 +161,10 @@ def _begin_again(order: Order, stage: RecipeStage, *, by: Any) -> None:
     resumed = work_of(order, stage).again(order, stage, by=by)
     rows = order.recipe.stages.filter(pk=stage.pk)
     if resumed is None:
+        if stage.run_id is not None:
+            payload = Job.objects.values_list("payload", flat=True).get(pk=order.recipe.job_id)
+            payload[REPLACED] = with_replaced(payload, stage.name, stage.run_id)
+            Job.objects.filter(pk=order.recipe.job_id).update(payload=payload)
         rows.update(state=State.PLANNED, started_at=None, run=None, job=None, training=None)
     else:
         rows.update(state=State.RUNNING, reason="", **resumed)
@@ -181,7 +185,7 @@ def order_of(recipe: Recipe) -> Order:
 def view_of(recipe: Recipe) -> RecipeView:
     """The recipe with its stages and its spend."""
     stages = list(recipe.stages.select_related("run", "job", "snapshot", "training").order_by("number"))
-    return RecipeView(recipe, stages, panel_spend(recipe.project_id, _run_ids(stages)))
+    return RecipeView(recipe, stages, panel_spend(recipe.project_id, _run_ids(recipe, stages)))
 
 
 def recipes(project: Project) -> list[RecipeView]:
@@ -190,13 +194,11 @@ def recipes(project: Project) -> list[RecipeView]:
     return [view_of(recipe) for recipe in found]
 
 
-def _run_ids(stages: Sequence[RecipeStage]) -> list[int]:
-    """The runs of the stages, and those of the jobs that they started."""
+def _run_ids(recipe: Recipe, stages: Sequence[RecipeStage]) -> list[int]:
+    """The runs of the stages and those of the jobs that they started, with those that later ones have replaced."""
+    jobs = [recipe.job, *(stage.job for stage in stages if stage.job is not None)]
     found = {stage.run_id for stage in stages if stage.run_id is not None}
-    for stage in stages:
-        if stage.job is not None:
-            found.update(int(run) for run in dict(stage.job.payload.get("runs", {})).values())
-    return sorted(found)
+    return sorted(found.union(*(run_ids_of(job.payload) for job in jobs)))
 
 
 def waiting_recipe_ids() -> list[int]:

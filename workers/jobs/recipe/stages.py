@@ -24,12 +24,15 @@ from workers.jobs.calibration import is_settled, order_calibration
 from workers.jobs.distillation import (
     JUDGE,
     PANEL,
+    REPLACED,
     STAGES,
     DistillationRefused,
+    answered_in,
     cancel_distillation,
     distillation_of,
     order_distillation,
     resume_distillation,
+    resumed_as,
 )
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.recipe.options import RecipeOptions
@@ -170,9 +173,9 @@ class _Distilled:
         job = stage.job
         if job is None:
             return None
-        if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
-            return {}
-        resumed = resume_distillation(job, by=by)
+        resumed = resumed_as(job)  # somebody may have resumed it on its own page
+        if resumed.state in (Job.State.FAILED, Job.State.CANCELLED):
+            resumed = resume_distillation(resumed, by=by)
         parts = (Name.PANEL, Name.DISTILLATION, Name.DESIGN)
         order.recipe.stages.filter(name__in=parts, job=job).update(job=resumed)
         return {"job": resumed}
@@ -233,6 +236,7 @@ class _PanelAlone(_OfRun):
         pairs = order.options.review_pairs * int(order.recipe.plan["queries"])
         if not pairs:
             raise LeftOut(NOTHING_TO_REVIEW)
+        answered = answered_in(order.recipe.job.payload.get(REPLACED, {}).get(Name.DESIGN, []))
         run = start_run(
             order.project,
             judges=order.panel,
@@ -240,7 +244,7 @@ class _PanelAlone(_OfRun):
             sampler="adaptive",
             sampler_options={"pairs_per_candidate": 10_000.0},
             allocation=Run.Allocation.ROTATE,
-            pair_budget=pairs,
+            pair_budget=max(1, pairs - answered),
             seed=order.options.seed,
         )
         return {"run": run}
@@ -424,6 +428,8 @@ _WORK: Mapping[str, StageWork] = {
 def work_of(order: Order, stage: RecipeStage) -> StageWork:
     """The work of a stage; panel, distillation and design are parts of a distilled run where there is one."""
     is_distilled = order.stages[Name.PANEL].state != RecipeStage.State.LEFT_OUT
+    if is_distilled and stage.name == Name.DESIGN and stage.run is not None and stage.job is None:
+        return _PanelAlone()  # the student may have been published anyway since
     if is_distilled and stage.name == Name.DESIGN:
         before = order.stages[Name.DISTILLATION]
         if before.state == RecipeStage.State.FINISHED and _ended_without_student(before.job):

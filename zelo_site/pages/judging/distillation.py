@@ -105,7 +105,9 @@ def move_distillation(request: HttpRequest, slug: str, distillation_id: int, mov
 
 def _context(request: HttpRequest, project: Project, error: Exception | None = None) -> dict[str, Any]:
     sent = request.POST if error is not None else None
-    rows = [_shown(each) for each in distillations(project)]
+    found = distillations(project)
+    resumed = {each.job.payload.get("of") for each in found}
+    rows = [_shown(each, is_resumed=each.job.pk in resumed) for each in found]
     return {
         "project": project,
         "here": "judges",
@@ -118,7 +120,7 @@ def _context(request: HttpRequest, project: Project, error: Exception | None = N
     }
 
 
-def _shown(found: Distillation) -> Shown:
+def _shown(found: Distillation, *, is_resumed: bool) -> Shown:
     labels = {
         PANEL: _("Panel judges a first part"),
         TRAIN: _("Student learns"),
@@ -148,5 +150,5 @@ def _shown(found: Distillation) -> Shown:
         found,
         lines,
         goes_on=state in (Job.State.OPEN, Job.State.LEASED),
-        can_resume=state in (Job.State.FAILED, Job.State.CANCELLED),
+        can_resume=state in (Job.State.FAILED, Job.State.CANCELLED) and not is_resumed,
     )
