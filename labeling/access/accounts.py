@@ -1,6 +1,6 @@
 """Accounts of users: create, rename, deactivate, reset, and make somebody a superuser.
 
-Each function is one transaction and writes its entry. A user signs in by name or by e-mail address, so no name holds an @
+Each function is one transaction and writes its entry. A user signs in by sign-in name, e-mail address or shown name, so no sign-in name holds an @
 and no address belongs to two accounts. `workers.deletion.accounts` deletes accounts.
 """
 
@@ -13,6 +13,8 @@ from django.contrib.auth.validators import UnicodeUsernameValidator
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import connection, transaction
+from django.db.models import Value
+from django.db.models.functions import Concat, Trim
 
 from labeling import audit
 from labeling.access.api_keys import revoke_all_tokens
@@ -32,16 +34,26 @@ class AccountRefused(ValueError):
 
 
 def find_account(name_or_email: str) -> Any:
-    """The account with this name or, unless a name fits, with this e-mail address in any case; None without one."""
+    """The account with this sign-in name; else, in any case, the only one with this sign-in name, e-mail address or shown name.
+
+    A newcomer knows the name that she gave, which is the shown one. None where no account or several fit.
+    """
     given = name_or_email.strip()
     if not given or "\x00" in given:
         return None
     users = get_user_model().objects
-    named = users.filter(username=given).first()
-    if named is not None or "@" not in given:
-        return named
-    found = list(users.filter(email__iexact=given)[:2])
-    return found[0] if len(found) == 1 else None
+    shown = Trim(Concat("first_name", Value(" "), "last_name"))
+    active = users.filter(is_active=True).annotate(shown=shown)
+    for rows in (
+        users.filter(username=given),
+        users.filter(username__iexact=given),
+        users.filter(email__iexact=given) if "@" in given else users.none(),
+        active.filter(shown__iexact=given),
+    ):
+        found = list(rows[:2])
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
 
 
 def check_names(user: Any, *, username: str, full_name: str, email: str) -> None:

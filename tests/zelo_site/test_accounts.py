@@ -78,6 +78,15 @@ def test_invitation_makes_a_newcomer_a_member(client: Client) -> None:
     assert not member.user.has_usable_password()
 
 
+@pytest.mark.parametrize("name", ["Anna", "Anna O'Brien", "Анна", "anna@example.org"])
+def test_a_newcomer_signs_in_by_the_name_that_she_gave(client: Client, name: str) -> None:
+    client.post(reverse("enter", args=[make_link(project=make_project(), role="annotator")]), {"name": name})
+    password = "a long enough password"
+    client.post(reverse("profile"), {"new_password1": password, "new_password2": password})
+    client.post(reverse("sign-out"))
+    assert client.post(reverse("sign-in"), {"username": name, "password": password}).status_code == 302
+
+
 def test_invitation_takes_the_signed_in_visitor_along(client: Client) -> None:
     user, project = make_user(), make_project()
     client.force_login(user)

@@ -32,7 +32,8 @@ def rename(user: Any, **names: str) -> dict[str, str]:
 def test_an_account_is_found_by_name_and_by_address() -> None:
     ada = create_account("ada", full_name="Ada Lovelace", email="Ada@example.org")
     assert find_account(" ada ") == find_account("ada@EXAMPLE.org") == ada
-    assert find_account("ADA") is find_account("") is find_account("a\x00da") is find_account("b@example.org") is None
+    assert find_account("ADA") == find_account("ada lovelace") == ada
+    assert find_account("") is find_account("a\x00da") is find_account("b@example.org") is find_account("Ada L") is None
     assert not ada.has_usable_password()
 
 
@@ -40,6 +41,17 @@ def test_an_address_of_two_accounts_finds_neither() -> None:
     make_user(email="x@example.org")
     make_user(email="X@example.org")
     assert find_account("x@example.org") is None
+
+
+def test_a_shown_name_finds_its_only_active_account_and_hides_no_sign_in_name_or_address() -> None:
+    ada = create_account("ada", full_name="Ada", email="ada@example.org")
+    for name in ("ada", "ADA@example.org"):
+        create_account(f"other{len(name)}", full_name=name)
+        assert find_account(name) == ada
+    first, second = (create_account(name, full_name="Анна") for name in ("guest-1", "guest-2"))
+    assert find_account("анна") is None
+    deactivate_account(second)
+    assert find_account("анна") == first
 
 
 @pytest.mark.parametrize(
