@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from labeling.stored_texts import read_stored
 from scoring.models import Snapshot, SpotCheckPlan
 from scoring.rating import rate_stale
 from scoring.snapshots.freeze import SnapshotOptions, freeze
+from scoring.spot_checks.plans import open_pairs, withdraw_plan
 from scoring.storage.files import storage
 from tests.factories.rows import make_judges, make_project
 from tests.factories.students.embedders import save_embedding_adapter
@@ -41,8 +43,9 @@ from workers.jobs.refinement.job import (
     waiting_refinement_ids,
 )
 from workers.jobs.training import TrainingRefused, prepare_workspace, start_training, train
+from workers.judging import batches
 from workers.judging.batches import prepared_judge
-from workers.models import Job, Recipe, RecipeStage, Run
+from workers.models import Attempt, Job, Recipe, RecipeStage, Run
 from workers.runs import advancing
 from workers.runs.ordering import start_run
 
@@ -135,10 +138,14 @@ def test_mined_pairs_of_training_queries_are_asked_and_training_continues(tmp_pa
     gains = [row["gain"] for row in found.mined]
     assert gains == sorted(gains, reverse=True) and gains[-1] > 0.0
 
+    advancing.advance(found.run.pk)
+    batches.judge_open(judges[0].pk, worker="w@host:1")
+    answered = Attempt.objects.filter(run=found.run).count()
+    assert 0 < answered < 16
     assert cancel_refinement(job) and not cancel_refinement(job)
     resume_refinement(job)
     run = ask(job)
-    assert run.state == "finished" and run.pairs_planned == 16
+    assert run.state == "finished" and run.pairs_planned == 16 - answered
 
     assert step(job) == "train"
     if "training" not in job.payload:
@@ -185,6 +192,22 @@ def test_people_can_be_asked_and_a_worker_that_dies_asks_nothing_twice(
     assert step(job) == "train"
     with pytest.raises(RefinementRefused, match="only a failed or cancelled one can be resumed"):
         resume_refinement(job)
+
+
+def test_where_people_are_being_asked_all_mined_pairs_already_the_order_says_what_to_do(tmp_path: Path) -> None:
+    student = make_student(tmp_path)
+    rows = [
+        (a, b, query.pk)
+        for query in student.project.queries.all()
+        for a, b in itertools.combinations(sorted(query.candidates.values_list("pk", flat=True)), 2)
+    ]
+    open_pairs(student.project, rows, reason="disagreement")
+    job = order_refinement(student, [], RefinementOptions(pairs=1, queries=4, ask="people"))
+    step(job)
+    assert (job.state, "withdraw those, then resume the refinement" in job.error) == ("failed", True)
+    withdraw_plan(SpotCheckPlan.objects.get())
+    assert step(resume_refinement(job)) == "ask"
+    assert refinement_of(Job.objects.get(pk=job.pk)).plan == SpotCheckPlan.objects.latest("pk")
 
 
 def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from django.db import IntegrityError, transaction
 from django.db.models.functions import Now
 
 from labeling import audit
-from labeling.models import Annotator, Project
+from labeling.models import Annotator, Pair, Project
 from labeling.plugins import Options
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot, SpotCheckPlan
 from scoring.sampling.named_pairs import NAMED, by_query
 from scoring.snapshots.freeze import SnapshotOptions, freeze
+from scoring.spot_checks.draws import NothingToAsk
 from scoring.spot_checks.plans import open_pairs
 from trainer.models import Evaluation, Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
@@ -333,6 +334,11 @@ def _mine(claim: JobClaim, job: Job, payload: dict[str, Any], found: Refinement)
                 _start_run(job, payload)
         except RunRefused as error:
             raise RefinementStopped(f"the run on the mined pairs was refused: {error}") from error
+        except NothingToAsk:
+            raise RefinementStopped(
+                "people are being asked all mined pairs for other spot checks; wait for their answers or withdraw those, then resume "
+                "the refinement"
+            ) from None
         _move(claim, payload, ASK)
     return None
 
@@ -342,15 +348,24 @@ def _start_run(job: Job, payload: dict[str, Any]) -> None:
     options = RefinementOptions.model_validate(payload["options"])
     there = by_query(job.project, [(a, b) for a, b in payload["named"]], skip_unknown=True)
     left = {pair for own in there.values() for pair in own}
+    named = [pair for pair in payload["named"] if tuple(pair) in left]
+    judged = _judged(named) if ASK in payload["runs"] else set()  # by the run that this one replaces
     run = start_run(
         job.project,
         judges=[found[pk] for pk in payload["judges"] if pk in found],
         sampler=NAMED,
-        sampler_options={"pairs": [pair for pair in payload["named"] if tuple(pair) in left]},
+        sampler_options={"pairs": [pair for pair in named if tuple(pair) not in judged] or named[:1]},
         allocation=Run.Allocation.ROTATE,
         seed=options.seed,
     )
     payload["runs"] = {**payload["runs"], ASK: run.pk}
+
+
+def _judged(named: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
+    """Those of the named pairs to which a judge has given an answer."""
+    pairs = Pair.objects.filter(a__in=[a for a, _ in named], b__in=[b for _, b in named])
+    found = pairs.filter(judgments__annotator__in=Annotator.objects.judges())
+    return set(found.values_list("a_id", "b_id").distinct())
 
 
 def _move(claim: JobClaim, payload: dict[str, Any], stage: str, **changes: Any) -> None:
