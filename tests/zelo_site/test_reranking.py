@@ -353,6 +353,8 @@ def test_health_info_and_unknown_addresses_answer_in_json(
     for address in ("/v1/models/", "/models/"):
         model = client.get(address + full_name(reranker), headers=headers).json()
         assert (model["id"], model["object"]) == (full_name(reranker), "model")
+        own = full_name(reranker).rpartition("/")[2]
+        assert client.get(address + own.upper(), headers=headers).json() == model, "as requests may call it"
         other = client.get(f"{address}other/fish", headers=headers)
         assert other.status_code == 404 and full_name(reranker) in other.json()["message"]
         assert client.get(address + full_name(reranker)).status_code == 401

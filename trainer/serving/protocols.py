@@ -139,12 +139,18 @@ def model_id(name: str) -> str:
 
 
 def model_entry(listed: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """The entry of a list of models whose id is the name. Raises RerankRefused."""
-    found = next((each for each in listed if each["id"] == name), None)
-    if found is None:
-        known = ", ".join(each["id"] for each in listed[:20]) or "none"
-        raise RerankRefused(404, f"no model has the id {name[:200]!r}; those that the key may use: {known}")
-    return found
+    """The entry of a list of models that requests may call `name`: its id, or its own name if that is the only one. Raises RerankRefused."""
+    project, _, own = name.rpartition("/")
+    ids = {each["id"]: each for each in listed}
+    called = [
+        each
+        for given, each in ids.items()
+        if given.rpartition("/")[2] == model_id(own) and project in ("", given.rpartition("/")[0])
+    ]
+    if name in ids or len(called) == 1:
+        return ids.get(name) or called[0]
+    known = ", ".join(each["id"] for each in listed[:20]) or "none"
+    raise RerankRefused(404, f"no model has the id {name[:200]!r}; those that the key may use: {known}")
 
 
 def model_named(body: Mapping[str, Any]) -> str:
