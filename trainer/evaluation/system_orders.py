@@ -26,9 +26,10 @@ from trainer.models import Evaluation, Reranker
 OrderReference = Literal["grades", "elo", "llm_grades"]
 Pair = tuple[OrderReference, OrderReference]
 PAIRS: tuple[Pair, ...] = (("grades", "elo"), ("grades", "llm_grades"), ("elo", "llm_grades"))
-Missing = Literal["evaluation", "grades", "elo", "llm_grades", "rerankers"]
+Missing = Literal["evaluation", "grades", "elo", "llm_grades", "rerankers", "order"]
 
 FEWEST_QUERIES = 5
+LEAST_SPREAD = 1e-9
 COVERED = 0.9  # a reranker with a smaller share of the queries, such as a judge of one project, is left out
 NAMES: Mapping[str, str] = {"grades": "human grades", "elo": "Elo", "llm_grades": "LLM grades"}
 REMEDIES: Mapping[str, str] = {
@@ -38,7 +39,7 @@ REMEDIES: Mapping[str, str] = {
 
 
 class NoSystemOrders(LookupError):
-    """Too few rerankers or queries are measured against both references; `missing` is what is needed.
+    """Too few rerankers or queries are measured against both references, or one gives all rerankers the same mean; `missing` is what is needed.
 
     `systems` and `queries` are those that both measure, if `missing` is "rerankers".
     """
@@ -83,7 +84,7 @@ def system_orders(
     """Compare the orders of all evaluated rerankers but Elo and the judges, which a reference made of them would favour.
 
     LLM grades are those of the judge `model`, or the mean of all. Raises NoSystemOrders with fewer than three rerankers or
-    five queries that both references measure.
+    five queries that both references measure, or where one gives all rerankers the same mean.
     """
     return _References(project, snapshot, split, measure, model).compared(pair)
 
@@ -137,6 +138,13 @@ class _References:
         first, second = (
             np.array([_column(both[reranker][side], queries, self._measure) for reranker in kept]) for side in (0, 1)
         )
+        for reference, values in zip(pair, (first, second), strict=True):
+            if np.ptp(values.mean(axis=1)) < LEAST_SPREAD:
+                raise NoSystemOrders(
+                    f"all {len(kept)} rerankers have the same {Measure.parse(self._measure).label} against {NAMES[reference]}, which orders "
+                    "nothing; choose another measure",
+                    pair=pair, missing="order", systems=len(kept), queries=len(queries),
+                )  # fmt: skip
         return SystemOrders(
             pair=pair,
             agreement=order_agreement(first, second, rng=np.random.default_rng(0), resamples=RESAMPLES),

@@ -68,6 +68,7 @@ def missing_text(error: NoSystemOrders) -> str:
         "evaluation": _("Nothing is evaluated on this split yet; start an evaluation first."),
         "grades": _("No human grades on this split. Import grades, freeze a snapshot and evaluate again."),
         "elo": _("No Elo on this split. Judge pairs, freeze a snapshot and evaluate again."),
+        "order": _("One of the two gives all rerankers the same mean, which orders nothing. Choose another measure."),
         "llm_grades": _("No LLM grades on this split. Start a run with the judge “grade” on its queries."),
     }
     return reasons[error.missing]
