@@ -31,6 +31,7 @@ from workers.jobs.recipe.job import (
     waiting_recipe_ids,
 )
 from workers.jobs.recipe.options import RecipeOptions
+from workers.judging import batches
 from workers.judging.batches import prepared_judge
 from workers.models import Attempt, Job, Recipe, RecipeStage, Run
 from workers.runs import advancing
@@ -183,11 +184,17 @@ def test_a_small_project_says_which_stages_are_left_out_and_failures_resume_wher
     assert cooked(recipe) == "design" and Run.objects.count() == 2
     end_runs(project)
     assert cooked(recipe) == "calibration"
-    Run.objects.filter(sampler="cross-query").update(state="failed", reason="no answers")
+    cross = Run.objects.get(sampler="cross-query")
+    advancing.advance(cross.pk)
+    batches.judge_open(judges[0].pk, worker="w@host:1")
+    answered = Attempt.objects.filter(run=cross).count()
+    assert answered > 1
+    Run.objects.filter(pk=cross.pk).update(state="failed", reason="no answers")
     cooked(recipe)
     assert recipe.job.state == "failed" and "the run of the stage calibration failed: no answers" in recipe.job.error
     resume_recipe(recipe)
     assert cooked(recipe) == "calibration"
+    assert Run.objects.latest("id").pair_budget == 10 - answered // 2, "two judges answer each pair"
     end_runs(project)
     assert cooked(recipe) == "student"
 

@@ -213,6 +213,11 @@ class _OfRun:
         return None if broken else {}
 
 
+def _answered_before(order: Order, stage: str) -> int:
+    """The answers of the stage's runs that were cancelled or failed."""
+    return answered_in(order.recipe.job.payload.get(REPLACED, {}).get(stage, []))
+
+
 class _OwnDesign(_OfRun):
     """The panel judges the whole design: adaptive pairs, one judge each."""
 
@@ -236,7 +241,7 @@ class _PanelAlone(_OfRun):
         pairs = order.options.review_pairs * int(order.recipe.plan["queries"])
         if not pairs:
             raise LeftOut(NOTHING_TO_REVIEW)
-        answered = answered_in(order.recipe.job.payload.get(REPLACED, {}).get(Name.DESIGN, []))
+        answered = _answered_before(order, Name.DESIGN)
         run = start_run(
             order.project,
             judges=order.panel,
@@ -255,12 +260,13 @@ class _Calibration(_OfRun):
 
     def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
         queries = int(order.recipe.plan["queries"])
+        answered = _answered_before(order, Name.CALIBRATION) // max(1, len(order.panel))
         run = order_calibration(
             order.project,
             judges=order.panel,
             by=order.recipe.created_by,
             sampler_options={"pairs_per_query": order.options.calibration_pairs},
-            pair_budget=order.options.calibration_pairs * queries,
+            pair_budget=max(1, order.options.calibration_pairs * queries - answered),
             seed=order.options.seed,
         )
         return {"run": run}
