@@ -72,7 +72,10 @@ def test_the_page_orders_cancels_and_resumes_a_distilled_run(project: Project, o
     assert (job.state, Run.objects.get().state) == ("cancelled", "cancelled")
     assert "already cancelled" in text_of(owner.post(move, follow=True))
     owner.post(reverse("move-distillation", args=[project.slug, job.pk, "resume"]))
-    assert Job.objects.filter(stage=STAGE, state="open").count() == 1
+    resumed = Job.objects.get(stage=STAGE, state="open")
+    owner.post(reverse("move-distillation", args=[project.slug, resumed.pk, "cancel"]))
+    page_ = owner.get(reverse("distill", args=[project.slug])).content.decode()
+    assert f"distill/{resumed.pk}/resume" in page_ and f"distill/{job.pk}/resume" not in page_, "once each"
     assert owner.post(reverse("move-distillation", args=[project.slug, job.pk, "jump"])).status_code == 404
 
 
