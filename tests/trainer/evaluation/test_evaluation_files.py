@@ -50,7 +50,10 @@ def test_what_it_was_found_to_be_worth_stands_beside_it_and_on_the_page(
     ]  # fmt: skip
     stored = Evaluation.objects.get(reranker=reranker, split="test", reference="grades")
     own = next(each for each in told if (each["split"], each["reference"]) == ("test", "grades"))
-    assert own["metrics"]["ndcg@10"] == {**stored.metrics["all"]["ndcg@10"], "no_interval": None}
+    kept = stored.metrics["all"]["ndcg@10"]
+    # The words of the two queries are unknown to the tiny model, so that it may rank them alike.
+    unknown = {"low": None, "high": None, "no_interval": "no spread between queries"}
+    assert own["metrics"]["ndcg@10"] == {**kept, **({"no_interval": None} if kept["low"] < kept["high"] else unknown)}
     assert (own["queries"], own["snapshot_sha256"]) == (2, snapshot.checksum)
     assert verify(folder)["files"].keys() == reranker.manifest["files"].keys()
     assert EVALUATION in (folder / "merged" / "README.md").read_text()
