@@ -54,6 +54,10 @@ class EvaluationRefused(ValueError):
     """The evaluation that was ordered cannot be made; the message says what to change."""
 
 
+class EvaluationBusy(EvaluationRefused):
+    """Another evaluation of the project is waiting or running; that of a training is ordered by its worker at any time."""
+
+
 class NoneEvaluated(RuntimeError):
     """Every reranker of the job failed."""
 
@@ -67,7 +71,7 @@ def order_evaluation(
     models_again: bool = True,
     by: Any = None,
 ) -> Job:
-    """Order that `rerankers` (None: the baselines and all that the project has) are measured. Raises EvaluationRefused.
+    """Order that `rerankers` (None: the baselines and all that the project has) are measured. Raises EvaluationRefused, EvaluationBusy.
 
     Without `models_again`, models that have figures on this split keep them: neither they nor the snapshot change.
     """
@@ -86,7 +90,7 @@ def order_evaluation(
             job = Job.objects.create(project=project, stage=STAGE, payload=payload)
             audit.note("evaluation.ordered", project=project, actor=by, subject=snapshot.name, split=split, job=job.pk)
     except IntegrityError:
-        raise EvaluationRefused(
+        raise EvaluationBusy(
             f"an evaluation of project {project.slug!r} is waiting or running already; wait for its end, then start another"
         ) from None
     transaction.on_commit(lambda: leave_hint("evaluate", job.pk))

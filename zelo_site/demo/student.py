@@ -20,7 +20,7 @@ from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leade
 from trainer.evaluation.metrics import NothingToMeasure
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import TRAINED
-from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
+from workers.jobs.evaluation import EvaluationBusy, EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.training import TrainingRefused, resume_training, start_training
 from workers.models import Job
 from zelo_site.cli.terminal import ProgressBar, duration, span, table
@@ -133,7 +133,12 @@ def prove(project: Project, snapshot: Snapshot, *, tick: Tick, stream: TextIO | 
     if _is_proved(project, snapshot):
         return
     bar = ProgressBar("8 Prove", stream)
-    job = unfinished_evaluation(project) or order_evaluation(project, snapshot, SPLIT)
+    job = unfinished_evaluation(project)
+    while job is None:
+        try:
+            job = order_evaluation(project, snapshot, SPLIT)
+        except EvaluationBusy:  # the training's worker has ordered one meanwhile
+            job = unfinished_evaluation(project)
     while job.state in (Job.State.OPEN, Job.State.LEASED):
         bar.show(job.done, job.total or 1, job.message)
         tick()

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 from pytest_django import Settings
 
+from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions
 from tests.factories.frozen import make_scored
@@ -16,7 +17,7 @@ from tests.factories.rows import make_user
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs import training
-from workers.jobs.evaluation import evaluate, waiting_evaluation_ids
+from workers.jobs.evaluation import evaluate, order_evaluation, waiting_evaluation_ids
 from workers.jobs.training import train, waiting_training_ids
 from workers.models import Job
 from zelo_site.demo import student as demo_student
@@ -85,6 +86,23 @@ def test_the_student_learns_is_proved_and_stays_however_often_it_was_stopped() -
         Evaluation.objects.count(),
         Job.objects.count(),
     ) == before
+
+
+def test_an_evaluation_that_a_worker_orders_meanwhile_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored()
+    snapshot = demo_student.frozen(project)
+    seen, late = demo_student.unfinished_evaluation, iter([True])
+
+    def ordered_late(of: Project) -> Job | None:
+        """None at first, while a worker orders one."""
+        if next(late, False):
+            order_evaluation(of, snapshot, demo_student.SPLIT)
+            return None
+        return seen(of)
+
+    monkeypatch.setattr(demo_student, "unfinished_evaluation", ordered_late)
+    demo_student.prove(project, snapshot, tick=work, stream=io.StringIO())
+    assert [job.state for job in Job.objects.filter(stage="evaluate")] == ["finished"]
 
 
 def test_a_training_that_fails_says_why_and_is_tried_again_at_the_next_start(settings: Settings) -> None:

@@ -34,7 +34,7 @@ from workers.jobs.distillation import (
     resume_distillation,
     resumed_as,
 )
-from workers.jobs.evaluation import EvaluationRefused, order_evaluation, unfinished_evaluation
+from workers.jobs.evaluation import EvaluationBusy, EvaluationRefused, order_evaluation, unfinished_evaluation
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.recipe.plan import FEW_DEV
 from workers.jobs.refinement.job import (
@@ -399,7 +399,10 @@ class _Proof:
             raise RecipeStopped("the student's snapshot was deleted; start a new recipe")
         if unfinished_evaluation(order.project) is not None:  # that of a training
             raise NotYet
-        job = order_evaluation(order.project, snapshot, "test", by=order.recipe.created_by)
+        try:
+            job = order_evaluation(order.project, snapshot, "test", by=order.recipe.created_by)
+        except EvaluationBusy as error:
+            raise NotYet from error
         return {"job": job, "snapshot": snapshot}
 
     def look(self, order: Order, stage: RecipeStage) -> Ended | None:

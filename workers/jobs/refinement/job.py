@@ -7,6 +7,7 @@ or spot checks ask people. 3. `train`: a new snapshot with the same splits, and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +31,7 @@ from trainer.serving.registry import TRAINED
 from workers.broker.hints import leave_hint
 from workers.jobs.calibration import is_settled, scores_are_settled
 from workers.jobs.distillation import DistillationRefused, check_panel
-from workers.jobs.evaluation import order_evaluation, unfinished_evaluation
+from workers.jobs.evaluation import EvaluationBusy, order_evaluation, unfinished_evaluation
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, LeaseLost, carry_step, hold, report_progress
 from workers.jobs.refinement.mining import mine_pairs
 from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
@@ -431,7 +432,7 @@ def _prove(claim: JobClaim, job: Job, found: Refinement) -> str | None:
     measured = Evaluation.objects.filter(reranker__in=both, snapshot=found.snapshot, split="test")
     has_test = bool(found.snapshot.manifest.get("splits", {}).get("test", {}).get("rows"))
     if has_test and measured.values("reranker").distinct().count() < len(both) and "evaluation" not in job.payload:
-        with transaction.atomic():
+        with contextlib.suppress(EvaluationBusy), transaction.atomic():
             hold(claim)
             evaluation = order_evaluation(job.project, found.snapshot, "test", rerankers=both)
             _move(claim, dict(job.payload), PROVE, evaluation=evaluation.pk)
