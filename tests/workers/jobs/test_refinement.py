@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from labeling.models import AuditEntry, Project, SpotCheck
+from labeling.models import Annotator, AuditEntry, Project, SpotCheck
 from labeling.stored_texts import read_stored
 from scoring.models import Snapshot, SpotCheckPlan
 from scoring.rating import rate_stale
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.spot_checks.plans import open_pairs, withdraw_plan
 from scoring.storage.files import storage
-from tests.factories.rows import make_judges, make_project
+from tests.factories.rows import judge_pair, make_judges, make_project
 from tests.factories.students.embedders import save_embedding_adapter
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.working import judge_all, work_until_over
@@ -45,7 +45,7 @@ from workers.jobs.refinement.job import (
 from workers.jobs.training import TrainingRefused, prepare_workspace, start_training, train
 from workers.judging import batches
 from workers.judging.batches import prepared_judge
-from workers.models import Attempt, Job, Recipe, RecipeStage, Run
+from workers.models import Attempt, Job, JudgingTask, Recipe, RecipeStage, Run
 from workers.runs import advancing
 from workers.runs.ordering import start_run
 
@@ -142,6 +142,10 @@ def test_mined_pairs_of_training_queries_are_asked_and_training_continues(tmp_pa
     batches.judge_open(judges[0].pk, worker="w@host:1")
     answered = Attempt.objects.filter(run=found.run).count()
     assert 0 < answered < 16
+    unanswered = JudgingTask.objects.filter(run=found.run).first()
+    assert unanswered is not None
+    other = Annotator.objects.create(project=project, name="other", plugin="test-longer", config_hash="9" * 64)
+    judge_pair(unanswered.pair, other)  # which spares these judges no question
     assert cancel_refinement(job) and not cancel_refinement(job)
     resume_refinement(job)
     run = ask(job)

@@ -350,7 +350,7 @@ def _start_run(job: Job, payload: dict[str, Any]) -> None:
     there = by_query(job.project, [(a, b) for a, b in payload["named"]], skip_unknown=True)
     left = {pair for own in there.values() for pair in own}
     named = [pair for pair in payload["named"] if tuple(pair) in left]
-    judged = _judged(named) if ASK in payload["runs"] else set()  # by the run that this one replaces
+    judged = _judged(named, payload["judges"]) if ASK in payload["runs"] else set()  # in runs that this one replaces
     run = start_run(
         job.project,
         judges=[found[pk] for pk in payload["judges"] if pk in found],
@@ -362,11 +362,10 @@ def _start_run(job: Job, payload: dict[str, Any]) -> None:
     payload["runs"] = {**payload["runs"], ASK: run.pk}
 
 
-def _judged(named: Sequence[Sequence[int]]) -> set[tuple[int, int]]:
-    """Those of the named pairs to which a judge has given an answer."""
+def _judged(named: Sequence[Sequence[int]], judges: Sequence[int]) -> set[tuple[int, int]]:
+    """Those of the named pairs that one of these judges has answered. Before the refinement none had; students may have."""
     pairs = Pair.objects.filter(a__in=[a for a, _ in named], b__in=[b for _, b in named])
-    found = pairs.filter(judgments__annotator__in=Annotator.objects.judges())
-    return set(found.values_list("a_id", "b_id").distinct())
+    return set(pairs.filter(judgments__annotator__in=judges).values_list("a_id", "b_id").distinct())
 
 
 def _move(claim: JobClaim, payload: dict[str, Any], stage: str, **changes: Any) -> None:
