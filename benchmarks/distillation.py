@@ -4,7 +4,8 @@ The topics of `training.py`: 300 questions with 100 documents each, 10 of the qu
 (1) and 70 others (0). Three simulated judges with the errors of that benchmark compare documents. The paper's design asks all
 three about 400 cycle pairs a question. The distilled run asks one judge in turn about pairs that compare as many documents as
 possible, the trainer `pairwise` learns from four fifths of the questions, its student judges 400 pairs a question, its votes are
-weighed by cross-validation, and the sampler `guided` chooses the panel's further pairs in rounds. NDCG@10 is measured against the
+weighed by cross-validation, and the sampler `guided` chooses the panel's further pairs in rounds, which are divided among the
+questions by the expected gain, as a run divides its budget. NDCG@10 is measured against the
 grades, on all questions, as the mean over `--replications` (4; `--quick` 1) of the votes that the student did not learn from: the
 curves end so flat that single ones cross the paper's NDCG@10 at very different calls.
 
@@ -51,7 +52,9 @@ from benchmarks.training import JUDGES
 from benchmarks.training_world import TOPICS, TRAINING_TEMPLATES, Question, Topic, hidden_quality
 from labeling.plugins import Sampler
 from labeling.records import ComparisonColumns, Examples, FloatArray, IntArray, PairExamples, QueryState, TrainingData
+from scoring.numerics.design.adaptive import working_posterior
 from scoring.numerics.design.static import random_cycles
+from scoring.numerics.design.stopping import gain_per_pair, split_budget
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import choose_prior
@@ -239,23 +242,36 @@ def curve(
     seed: tuple[int, int],
     until: float = 2.0,
 ) -> list[tuple[int, float]]:
-    """(panel calls a question, NDCG@10) after each round of the sampler, to MOST_CALLS or to a round that reaches `until`.
+    """(mean panel calls a question, NDCG@10) after each round of the sampler, to MOST_CALLS or to a round that reaches `until`.
 
     Prior and weight are chosen again when the votes have grown by half, as the product does.
     """
     points = []
     chosen_at, precision = 0.0, 0.0
     while True:
-        calls = len(votes[0].pairs)
+        calls = round(sum(len(own.pairs) for own in votes) / len(votes))
         if calls >= GROWTH * chosen_at:
             chosen_at, precision = calls, choose(votes, student, np.random.default_rng([*seed, calls]))
         theta = strengths(columns_of(votes, student), precision)
         points.append((calls, mean_ndcg(questions, theta)))
         if calls >= MOST_CALLS or points[-1][1] >= until:
             return points
-        for at, state in enumerate(states(votes, student, theta, precision)):
-            rng = np.random.default_rng([*seed, calls, at])
-            votes[at] = votes[at].with_more(panel.one_each(at, sampler.sample(state, MOST_CALLS, rng), rng))
+        for at, pairs in enumerate(next_round(states(votes, student, theta, precision), sampler, (*seed, calls))):
+            votes[at] = votes[at].with_more(panel.one_each(at, pairs, np.random.default_rng([*seed, calls, at, 1])))
+
+
+def next_round(found: list[QueryState], sampler: Sampler, seed: tuple[int, ...]) -> list[IntArray]:
+    """The next pairs of each question: all that the sampler wants, or the half that gains most where it shares rounds."""
+    wanted = [sampler.sample(state, MOST_CALLS, np.random.default_rng([*seed, at])) for at, state in enumerate(found)]
+    if not sampler.shares_rounds:
+        return wanted
+    worth = [
+        max(1e-9, gain_per_pair(working_posterior(state), pairs, rng=np.random.default_rng([*seed, at, 2])))
+        for at, (state, pairs) in enumerate(zip(found, wanted, strict=True))
+    ]
+    counts = [len(pairs) for pairs in wanted]
+    given = split_budget(sum(counts) // 2, worth, counts)
+    return [pairs[:count] for pairs, count in zip(wanted, given.tolist(), strict=True)]
 
 
 def ratio(points: list[tuple[int, float]], target: float) -> float:

@@ -154,9 +154,14 @@ class Exporter(Plugin):
 
 
 class Sampler(Plugin):
-    """Chooses pairs of one query (stage 3)."""
+    """Chooses pairs of one query (stage 3).
+
+    `shares_rounds`: it returns twice as many pairs as a query gets on average, and a run with a budget of pairs divides half of
+    them among the queries in each round, by the expected gain.
+    """
 
     kind = "sampler"
+    shares_rounds: ClassVar[bool] = False
 
     @abc.abstractmethod
     def sample(self, state: QueryState, budget: int, rng: np.random.Generator) -> IntArray:

@@ -14,8 +14,7 @@ import numpy as np
 from labeling.plugins import Sampler
 from labeling.records import IntArray, QueryState
 from scoring.models import QueryFit
-from scoring.numerics.design import adaptive, kernels, stopping
-from scoring.numerics.design.adaptive import ChosenPairs, Posterior
+from scoring.numerics.design import adaptive, stopping
 from scoring.sampling.draw import query_states
 
 TOP = 10
@@ -110,19 +109,7 @@ def wishes(
 
 
 def _gain(state: QueryState, pairs: IntArray, seed: int) -> float | None:
-    """Return the increase of the top ten's expected recall per pair."""
+    """Return the increase of the top ten's expected recall per pair; None for an unrated query."""
     if state.theta is None:
         return None
-    if not len(pairs):
-        return 0.0
-    posterior = adaptive.working_posterior(state)
-    rng = np.random.default_rng(seed)
-    return stopping.outlook(posterior, _as_chosen(posterior, pairs), k=TOP, rng=rng).gain_per_call
-
-
-def _as_chosen(posterior: Posterior, pairs: IntArray) -> ChosenPairs:
-    """Return the given pairs with the covariance after one answer on each."""
-    after = posterior.covariance.copy()
-    a, b = (np.ascontiguousarray(pairs[:, side]) for side in (0, 1))
-    kernels.add_pending(after, a, b, posterior.theta, posterior.slope)
-    return ChosenPairs(pairs, np.zeros(len(pairs)), after)
+    return stopping.gain_per_pair(adaptive.working_posterior(state), pairs, k=TOP, rng=np.random.default_rng(seed))

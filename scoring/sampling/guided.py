@@ -20,18 +20,20 @@ class Guided(plugins.Sampler):
     """Pairs with the largest expected gain for the top ranks, given what a student of the panel has answered.
 
     Also pairs that only the student has answered are drawn. A query without strengths gets one cycle. It ends at
-    `pairs_per_candidate` of the panel's pairs.
+    `pairs_per_candidate` of the panel's pairs. A run with a budget of pairs gives more of each round to the queries that gain
+    more, at most twice `round_pairs`.
     """
 
     name = "guided"
     label = "Guided by a student (focus on the top)"
+    shares_rounds = True
 
     class Options(plugins.Sampler.Options):
         round_pairs: int = pydantic.Field(
             default=10,
             ge=1,
             le=MOST_PAIRS,
-            description="Pairs per query and round; the fit is repeated after each. Small rounds need fewer pairs.",
+            description="Average pairs per query and round; the fit is repeated after each. Small rounds need fewer pairs.",
         )
         pairs_per_candidate: float = pydantic.Field(
             default=2.0, gt=0, le=MOST_DEGREE, description="Maximum pairs per candidate that the panel is asked."
@@ -48,7 +50,7 @@ class Guided(plugins.Sampler):
         asked = state.pairs if state.free is None else state.pairs[~state.free]
         drawn = static.check_pairs(state.size, asked)
         left = int(self.options.pairs_per_candidate * state.size) - len(drawn)
-        count = min(static.check_budget(budget), max(left, 0), self.options.round_pairs)
+        count = min(static.check_budget(budget), max(left, 0), 2 * self.options.round_pairs)
         if state.theta is None:
             return static.complete_degrees(state.size, 2, drawn, rng)[: min(budget, max(left, 0))]
         if count == 0 or state.size < 2:

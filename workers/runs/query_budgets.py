@@ -1,7 +1,8 @@
 """Divides the rest of a run's budget among the queries of a round.
 
 The first round divides it evenly, since nothing is known yet. Later rounds divide it by the expected gain: pairs that a
-query does not need go to queries that gain more. `workers.runs.advancing` calls this before `workers.runs.planning`.
+query does not need go to queries that gain more. Samplers that share rounds begin with scores, so that their first round is divided
+too. `workers.runs.advancing` calls this before `workers.runs.planning`.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ LEAST_WORTH = 1e-9
 def shares_of_round(
     run: Run, sampler: Sampler, judges: Sequence[int], *, queries: Sequence[int], round_number: int
 ) -> dict[str, int] | None:
-    """The most pairs of each query in a round after the first, by query id as text, as the job stores them.
+    """The most pairs of each query in a round, by query id as text, as the job stores them.
 
-    None where there is no limit, or where the budget is divided evenly. Named pairs are divided in the first round too.
+    None where there is no limit, or where the budget is divided evenly, as in the first round of most samplers.
     """
     left = pairs_left(run, judges)
     if sampler.name == NAMED:
@@ -46,7 +47,7 @@ def shares_of_round(
         queries, sampler, most=left, seed=run.seed, round_number=round_number, pending=pending, guides=guides
     )
     total = sum(wish.pairs for wish in wanted.values())
-    if total * LAST_ROUNDS <= left:
+    if total * LAST_ROUNDS <= left and not sampler.shares_rounds:
         return {str(query): wish.pairs for query, wish in wanted.items() if wish.pairs}
     least = sum(1 for wish in wanted.values() if wish.pairs)
     return _by_need(wanted, min(left, max(least, math.ceil(total / 2))))
@@ -54,7 +55,9 @@ def shares_of_round(
 
 def weighs_queries(run: Run, sampler: Sampler, judges: Sequence[int], *, round_number: int) -> bool:
     """Whether a round divides its budget by what the queries gain, for which it needs the answers of the last one."""
-    if round_number < 2 or sampler.name == planning.RECORDED or pairs_left(run, judges) >= NO_LIMIT:
+    if sampler.name == planning.RECORDED or pairs_left(run, judges) >= NO_LIMIT:
+        return False
+    if round_number < 2 and not sampler.shares_rounds:
         return False
     return len(comparable_query_ids(run.project_id, run.query_ids, most=MOST_WEIGHED + 1)) <= MOST_WEIGHED
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeling.records import FloatArray, IntArray
-from scoring.numerics.design import static
+from scoring.numerics.design import kernels, static
 from scoring.numerics.design.adaptive import ChosenPairs, Posterior
 
 
@@ -85,6 +85,16 @@ def outlook(
         recall_after=expected_recall_after(posterior, chosen, k=k, draws=draws, rng=rng),
         calls=len(chosen.pairs) * calls_per_pair,
     )
+
+
+def gain_per_pair(posterior: Posterior, pairs: IntArray, *, k: int = 10, rng: np.random.Generator) -> float:
+    """Expected rise of the certainty by each of the given pairs int64[m, 2], where one answer to each is expected; 0 for none."""
+    if not len(pairs):
+        return 0.0
+    after = posterior.covariance.copy()
+    a, b = (np.ascontiguousarray(pairs[:, side]) for side in (0, 1))
+    kernels.add_pending(after, a, b, posterior.theta, posterior.slope)
+    return outlook(posterior, ChosenPairs(pairs, np.zeros(len(pairs)), after), k=k, rng=rng).gain_per_call
 
 
 def is_finished(ahead: Outlook, *, enough_recall: float = 1.0, least_gain: float = 0.0) -> bool:

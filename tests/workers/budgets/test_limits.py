@@ -216,6 +216,24 @@ def test_queries_that_gain_more_get_more_of_a_budget_that_cannot_serve_all() -> 
     assert pairs_of(open_question) - 40 > pairs_of(near_certain) - 11, "each has had one cycle"
 
 
+def test_each_round_of_a_sampler_that_shares_rounds_goes_to_the_queries_that_gain_more() -> None:
+    project = make_project(queries=1, documents=11)
+    near_certain = project.queries.get()
+    open_question = make_query_with_documents(project, 40)
+    judges = make_judges(project)
+    work_until_over(make_run(project, judges=judges, sampler="cycles", sampler_options={"degree": 2}, planned=False))
+    run = make_run(
+        project, judges=judges, sampler="guided", sampler_options={"round_pairs": 4, "pairs_per_candidate": 90.0},
+        pair_budget=60, planned=False,
+    )  # fmt: skip
+    work_until_over(run, rounds=30)
+    shares = [given for job in run.jobs.order_by("id") if (given := job.payload.get("shares"))]
+    assert [sum(each.values()) for each in shares] == [8] * 7 + [4], "four a query, also in the first round"
+    assert shares[0][str(open_question.pk)] > shares[0].get(str(near_certain.pk), 0)
+    assert (pairs_of(near_certain) - 11) + (pairs_of(open_question) - 40) == 60
+    assert pairs_of(open_question) - 40 > pairs_of(near_certain) - 11
+
+
 def test_round_that_is_interrupted_keeps_its_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(queries=2, documents=12)
     monkeypatch.setattr(advancing, "QUERIES_AT_ONCE", 1)
