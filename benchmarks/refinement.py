@@ -102,9 +102,10 @@ def random_pairs(known: list[QueryState], budget: int, rng: np.random.Generator)
 
 
 def examples(questions: list[Question], theta: FloatArray) -> Examples:
-    """Of each question the LEARNED documents with the highest labels: the others cost time and teach little."""
-    top = np.argsort(-theta, axis=1)[:, :LEARNED].tolist()
-    rows = [(at, place) for at, own in enumerate(top) for place in own]
+    """Of each question LEARNED documents: the best half by its labels, and others at equal steps down its order."""
+    places = np.concatenate([np.arange(LEARNED // 2), np.linspace(LEARNED // 2, SIZE - 1, LEARNED - LEARNED // 2)])
+    chosen = np.argsort(-theta, axis=1)[:, places.astype(np.int64)].tolist()
+    rows = [(at, place) for at, own in enumerate(chosen) for place in own]
     theta = np.array([theta[row] for row in rows])
     labels = 1.0 / (1.0 + np.exp(-2.41 * theta))
     return Examples(
@@ -125,7 +126,8 @@ def learned(
     cut = max(5, len(questions) // DEV_SHARE)
     chosen: dict[str, Any] = {
         "base": str(base),
-        "epochs": 1,
+        "epochs": 4,
+        "learning_rate": 2e-3,
         "max_length": LENGTH,
         "dev_length": LENGTH,
         "folds": 0,
@@ -135,7 +137,7 @@ def learned(
     }
     if start is not None:
         shutil.copytree(start, folder / START)
-        chosen |= {"start": "0" * 64, "learning_rate": 5e-4}
+        chosen |= {"start": "0" * 64, "learning_rate": 1e-3}
     data = TrainingData(examples(questions[cut:], theta[cut:]), examples(questions[:cut], theta[:cut]))
     return train_embedder(EmbeddingOptions.model_validate(chosen), data, folder, lambda kind, **values: None).adapter
 

@@ -160,7 +160,10 @@ def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
 
 
 def _run_file(reranker: Reranker) -> Order:
-    content = storage().read_bytes(reranker.location)
+    try:
+        content = storage().read_bytes(reranker.location)
+    except FileNotFoundError as error:
+        raise ChecksumMismatch(f"the file of {reranker.name!r} is missing in the storage; enter it again") from error
     if hashlib.sha256(content).hexdigest() != reranker.checksum:
         raise ChecksumMismatch(f"the file of {reranker.name!r} was changed or damaged in the storage; enter it again")
     return RunFile(_by_query_name(read_run(io.BytesIO(content)), reranker.project.slug))

@@ -335,6 +335,9 @@ def test_a_run_may_name_its_queries_as_shared_snapshots_do_and_its_file_is_check
         "was changed or damaged in the storage; enter it again"
         in evaluated(project, snapshot, rerankers=[entered]).error
     )
+    Reranker.objects.filter(pk=entered.pk).update(location="runs/gone")
+    gone = evaluated(project, snapshot, rerankers=[Reranker.objects.get(pk=entered.pk)]).error
+    assert "'equal' is missing in the storage; enter it again" in gone
     for name in ("a\0b", "\ud800"):
         with pytest.raises(EntryRefused, match="characters of text"):
             enter_run_file(project, name, io.BytesIO(text.encode()))
