@@ -137,7 +137,8 @@ def _assemble(
 
 # A number for each candidate that its texts alone decide.
 _NAMES = """
-SELECT hashtextextended(document.text, hashtextextended(query.text, 0)) AS name
+SELECT candidate.id, min(hashtextextended(document.text, hashtextextended(query.text, 0)))
+    OVER (PARTITION BY candidate.query_id, document.text_hash) AS name
 FROM labeling_candidate candidate JOIN labeling_query query ON query.id = candidate.query_id
 JOIN labeling_document document ON document.id = candidate.document_id
 WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
@@ -147,10 +148,13 @@ WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 def in_name_order(read: ProjectColumns) -> ComparisonColumns:
     """The columns with queries, candidates and votes in an order that the texts decide, not the primary keys.
 
+    `read` is over distinct texts (`scoring.same_texts.distinct`), since equal ones have no order of their own.
+
     Whatever draws from them, such as folds of pairs, then draws the same for the same data in every database.
     """
-    names = copy_columns(_NAMES, [read.query_ids.tolist()], [("name", "i8")])["name"].astype(np.int64)
-    return by_names(read.columns, names)
+    rows = copy_columns(_NAMES, [read.query_ids.tolist()], [("id", "i8"), ("name", "i8")])
+    kept = np.isin(rows["id"].astype(np.int64), read.candidate_ids)
+    return by_names(read.columns, rows["name"].astype(np.int64)[kept])
 
 
 def by_names(columns: ComparisonColumns, names: IntArray) -> ComparisonColumns:

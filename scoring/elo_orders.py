@@ -17,6 +17,7 @@ from scoring.columns import ProjectColumns, only_votes, read_columns
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.judges import fit_with_judges
 from scoring.project_fits import model_of
+from scoring.same_texts import Merged, distinct, expanded
 
 
 def elo_of(project: Project, query_ids: Sequence[int], judges: Sequence[int] | None = None) -> dict[int, float]:
@@ -24,7 +25,8 @@ def elo_of(project: Project, query_ids: Sequence[int], judges: Sequence[int] | N
     read = read_columns(query_ids)
     if judges is not None:
         read = only_votes(read, np.isin(read.annotator_ids, list(judges))[read.columns.judge])
-    return _strengths(read, _rater(project).rate(read.columns))
+    one = distinct(read)
+    return _strengths(read, one, _rater(project).rate(one.read.columns))
 
 
 def judge_aware_elo(project: Project, query_ids: Sequence[int]) -> dict[int, float]:
@@ -34,14 +36,16 @@ def judge_aware_elo(project: Project, query_ids: Sequence[int]) -> dict[int, flo
     """
     read = read_columns(query_ids)
     model = model_of(_rater(project)) or next(iter(LOGIT_SCALES))
-    return _strengths(read, fit_with_judges(read.columns, model=model).fit)
+    one = distinct(read)
+    return _strengths(read, one, fit_with_judges(one.read.columns, model=model).fit)
 
 
 def _rater(project: Project) -> Rater:
     return cast(Rater, get_plugin("rater", project.rater).from_dict(dict(project.rater_options)))
 
 
-def _strengths(read: ProjectColumns, fit: Fit) -> dict[int, float]:
+def _strengths(read: ProjectColumns, one: Merged, of_texts: Fit) -> dict[int, float]:
+    fit = expanded(of_texts, one, read)
     compared = fit.comparisons > 0
     found: Mapping[int, float] = dict(
         zip(read.candidate_ids[compared].tolist(), fit.theta[compared].tolist(), strict=True)

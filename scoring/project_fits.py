@@ -30,6 +30,7 @@ from scoring.numerics.fitting.prior import PriorChoice, choose_prior
 from scoring.numerics.judges.calls import CallCorrelation
 from scoring.numerics.judges.student_weight import without
 from scoring.outside_option import who_says_neither
+from scoring.same_texts import distinct
 
 SAMPLED_JUDGMENTS = 40_000
 GROWTH = 1.5
@@ -118,7 +119,7 @@ def _choose(project: Project, plain: Rater, model: str | None, students: Sequenc
     read = counted_votes(project, read_columns(sample))
     if students:
         read = replace(read, columns=without(read.columns, votes_of(read, students)))
-    return choose_prior(in_name_order(read), model=model, threads=1)
+    return choose_prior(in_name_order(distinct(read).read), model=model, threads=1)
 
 
 def _precision(choice: PriorChoice | None, plain: Rater) -> float:

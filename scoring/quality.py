@@ -20,6 +20,7 @@ from labeling.stored_texts import stored_text
 from scoring.columns import copy_columns, only, read_columns
 from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, bootstrap_interval
+from scoring.same_texts import distinct, expanded
 
 log = logging.getLogger(__name__)
 
@@ -174,16 +175,17 @@ def judge_order(name: str) -> str:
 
 
 def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping[int, float]]:
-    """Return strengths by candidate id from the votes of each annotator alone, by annotator id.
+    """Return strengths by candidate id from the votes of each annotator alone, by annotator id; the same for equal texts.
 
     Leaves out annotators whose votes alone cannot be fitted.
     """
     read = read_columns(query_ids)
+    one = distinct(read)
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
     found: dict[int, Mapping[int, float]] = {}
     for position, annotator in enumerate(read.annotator_ids.tolist()):
         try:
-            fit = rater.rate(only(read.columns, read.columns.judge == position))
+            fit = expanded(rater.rate(only(one.read.columns, one.read.columns.judge == position)), one, read)
         except (ValueError, RuntimeError) as error:
             # The pairs of one judge may be disconnected even if those of all judges together are connected.
             log.warning("annotator %d cannot be measured alone: %s", annotator, error)

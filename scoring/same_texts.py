@@ -78,6 +78,11 @@ def merged(read: ProjectColumns, repeated: IntArray) -> Merged:
     return Merged(whole, item)
 
 
+def distinct(read: ProjectColumns) -> Merged:
+    """The columns over distinct texts, as every fit of some votes alone reads them: `merged` with the texts of today."""
+    return merged(read, same_texts(read.query_ids.tolist()))
+
+
 def expanded(fit: Fit, one: Merged, read: ProjectColumns) -> Fit:
     """The fit of `one` over the candidates of `read`: each has the values of its item, and strengths have mean zero again."""
     if one.read is read:

@@ -7,10 +7,12 @@ import pytest
 
 from labeling.models import Candidate, Document, Project
 from labeling.plugins import get_plugin
-from scoring.columns import read_columns
+from scoring.columns import in_name_order, read_columns
+from scoring.elo_orders import elo_of, judge_aware_elo
 from scoring.models import Score
+from scoring.quality import judge_strengths
 from scoring.rating import rate_stale
-from scoring.same_texts import merged, same_texts
+from scoring.same_texts import distinct, merged, same_texts
 from scoring.sampling.draw import query_states, sample_pairs
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents
 
@@ -64,6 +66,34 @@ def test_they_share_one_score_and_position_bias_between_them_is_no_vote(project:
     read = read_columns([query.pk])
     alone = merged(read, same_texts([query.pk])).read
     assert len(alone.columns.a) == 4 and alone.columns.sizes.tolist() == [4]
+
+
+def test_the_order_of_one_judge_names_each_of_them(project: Project) -> None:
+    """A judge is asked about the first of them alone; the second is as good, as in the Elo order beside it."""
+    query = project.queries.earliest("id")
+    judge = make_judges(project, 1)[0]
+    for a, b, preference in ((0, 1, 0.2), (1, 2, 0.7), (2, 3, 0.6)):
+        judge_pair(make_pair(query, a, b), judge, preference)
+    first, *_, last = (list(Candidate.objects.filter(query=query).order_by("id"))[i].pk for i in (1, 4))
+    alone = judge_strengths(project, [query.pk])[judge.pk]
+    for order in (alone, elo_of(project, [query.pk]), judge_aware_elo(project, [query.pk])):
+        assert len(order) == 5 and order[first] == order[last]
+
+
+def test_folds_of_pairs_do_not_depend_on_which_of_them_was_imported_first(project: Project) -> None:
+    query = project.queries.earliest("id")
+    judge = make_judges(project, 1)[0]
+    for a, b, preference in ((0, 1, 0.2), (1, 2, 0.7), (2, 3, 0.6), (3, 4, 0.1)):
+        judge_pair(make_pair(query, a, b), judge, preference)
+    before = in_name_order(distinct(read_columns([query.pk])).read)
+    one, other = (list(Candidate.objects.filter(query=query).order_by("id"))[i].document for i in (1, 4))
+    one.text, other.text = other.text, one.text
+    for each in (one, other):
+        each.save()
+    after = in_name_order(distinct(read_columns([query.pk])).read)
+    assert before.sizes.tolist() == after.sizes.tolist() == [4]
+    for name in ("a", "b", "preference", "swapped"):
+        assert np.array_equal(getattr(before, name), getattr(after, name)), name
 
 
 def test_queries_without_repeated_texts_are_read_as_before(project: Project) -> None:

@@ -18,6 +18,7 @@ from scoring.columns import ProjectColumns, copy_columns, only, read_columns
 from scoring.models import INDEPENDENT, JudgeFit
 from scoring.numerics.measures.sides import SAME_SQL
 from scoring.quality import graded_with_elo, measure
+from scoring.same_texts import distinct, expanded
 from workers.budgets.spend import spend_of_project
 from workers.monitoring.query_figures import spend_per_answer
 
@@ -144,7 +145,9 @@ def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
     graded = graded_with_elo(project)[:CURVE_QUERIES]
     if not graded:
         return []
-    read = read_columns([query.query_id for query in graded])
+    whole = read_columns([query.query_id for query in graded])
+    one = distinct(whole)
+    read = one.read
     when = _answer_ids(read)
     if len(when) < 2 * CURVE_POINTS:
         return []
@@ -154,9 +157,9 @@ def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
     points = []
     for share in np.linspace(1.0 / CURVE_POINTS, 1.0, CURVE_POINTS):
         kept = when <= np.quantile(when, share)
-        fit = rater.rate(only(read.columns, kept))
+        fit = expanded(rater.rate(only(read.columns, kept)), one, whole)
         known = fit.comparisons > 0
-        scores = dict(zip(read.candidate_ids[known].tolist(), fit.theta[known].tolist(), strict=True))
+        scores = dict(zip(whole.candidate_ids[known].tolist(), fit.theta[known].tolist(), strict=True))
         ndcg = measure("Elo", scores, graded).ndcg
         points.append(CurvePoint(int(kept.sum()), ndcg.estimate, ndcg.low, ndcg.high, float(cost[kept].sum())))
     return points
