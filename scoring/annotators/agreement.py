@@ -19,7 +19,7 @@ from scoring.columns import ProjectColumns, read_columns
 from scoring.models import INDEPENDENT, JudgeFit, ProjectFit
 from scoring.numerics.judges.judge_checks import Z95, Estimate
 from scoring.numerics.measures.metrics import cohen_kappa, krippendorff_alpha
-from scoring.numerics.measures.sides import Share, agreement, flips, side
+from scoring.numerics.measures.sides import Share, agreement, flips, side, turned
 from scoring.project_fits import sampled_query_ids
 
 # Alpha counts pairs of distinct values, so preferences are rounded to this number of steps.
@@ -112,11 +112,21 @@ def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
     return Agreement(
         annotators=tuple(sorted(annotators, key=lambda each: (each.is_person, each.annotator_id))),
         kappas=_kappas(ratings, [names[each] for each in ids]),
-        alpha=_number(krippendorff_alpha(np.round(ratings * STEPS) / STEPS)) if ratings.size else None,
+        alpha=_number(krippendorff_alpha(in_steps(ratings), mirror=turned_steps)) if ratings.size else None,
         disagreement=_disagreement(ratings),
         shared_errors=_shared_errors(project, names),
         pairs=ratings.shape[1],
     )
+
+
+def in_steps(preference: FloatArray) -> FloatArray:
+    """Preferences as whole steps from 0 to STEPS, half-way ones to the even step, from which side they are seen or not."""
+    return np.round(np.round(preference * STEPS, 9))
+
+
+def turned_steps(steps: FloatArray) -> FloatArray:
+    """The steps of the same pairs with a and b exchanged."""
+    return STEPS - steps
 
 
 def _ratings(read: ProjectColumns) -> tuple[FloatArray, list[Share], IntArray]:
@@ -185,7 +195,7 @@ def _kappas(ratings: FloatArray, names: list[str]) -> tuple[AnnotatorPair, ...]:
         for j in range(i + 1, len(names)):
             both = ~(np.isnan(sides[i]) | np.isnan(sides[j]))
             enough = both.sum() >= FEWEST_COMMON
-            kappa = _number(cohen_kappa(sides[i, both], sides[j, both])) if enough else None
+            kappa = _number(cohen_kappa(sides[i, both], sides[j, both], mirror=turned)) if enough else None
             found.append(AnnotatorPair(names[i], names[j], int(both.sum()), kappa))
     return tuple(found)
 

@@ -1,6 +1,7 @@
 """Agreement of people with each other and with judges: kappa, alpha and plain agreement with intervals.
 
-Measured on the pairs that people answered last. The two orders of a judge are averaged into one opinion. "Neither is
+Measured on the pairs that people answered last, each half in either direction, so that which of its documents was imported first does
+not matter. The two orders of a judge are averaged into one opinion. "Neither is
 relevant" is a separate label; "cannot judge", verdicts and answers given after seeing others are left out. A
 coefficient that cannot be computed has a reason. For pages and REST.
 """
@@ -14,12 +15,12 @@ import numpy as np
 
 from labeling.models import Annotator, Project
 from labeling.records import BoolArray, FloatArray
-from scoring.annotators.agreement import FEWEST_COMMON, STEPS
+from scoring.annotators.agreement import FEWEST_COMMON, in_steps, turned_steps
 from scoring.columns import copy_columns
 from scoring.models import INDEPENDENT
 from scoring.numerics.measures.agreement import Measured, alpha_interval, kappa_interval
-from scoring.numerics.measures.metrics import Level
-from scoring.numerics.measures.sides import side
+from scoring.numerics.measures.metrics import Level, Mirror
+from scoring.numerics.measures.sides import side, turned
 
 LATEST_ANSWERS = 20_000
 MOST_ITEMS = 5_000
@@ -87,7 +88,7 @@ class PeopleAgreement:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTable:
-    """`preference` and `label` float64[annotators, pairs], NaN where missing; `is_person` bool[annotators]."""
+    """`preference` in [0, 1] and `label` float64[annotators, pairs], NaN where missing; `is_person` bool[annotators]."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
@@ -99,15 +100,14 @@ class AnswerTable:
 def people_agreement(project: Project, *, only: int | None = None, seed: int = 0) -> PeopleAgreement:
     """Return the agreement of all people; `only`: restrict couples to those with this annotator."""
     table = read_answers(project, only)
-    rng = np.random.default_rng(seed)
     people = np.flatnonzero(table.is_person)
-    couples = _couples(table, only, rng)
+    couples = _couples(table, only, seed)
     return PeopleAgreement(
         people=len(people),
         judges=len(table.names) - len(people),
         pairs=table.label.shape[1],
-        among_people=_alphas(table, people, rng),
-        with_judges=_alphas(table, np.arange(len(table.names)), rng),
+        among_people=_alphas(table, people, seed),
+        with_judges=_alphas(table, np.arange(len(table.names)), seed),
         couples=couples[:MOST_COUPLES],
         couples_left=max(0, len(couples) - MOST_COUPLES),
     )
@@ -149,12 +149,12 @@ def read_answers(project: Project, only: int | None = None) -> AnswerTable:
         ids=tuple(ids.tolist()),
         names=tuple(known[each].name for each in ids.tolist()),
         is_person=np.array([known[each].is_person for each in ids.tolist()], dtype=np.bool_),
-        preference=np.round(preference * STEPS) / STEPS,
+        preference=preference,
         label=label,
     )
 
 
-def _couples(table: AnswerTable, only: int | None, rng: np.random.Generator) -> tuple[Couple, ...]:
+def _couples(table: AnswerTable, only: int | None, seed: int) -> tuple[Couple, ...]:
     """Return all couples that contain a person, once each; those without common pairs come last."""
     found = []
     for first in np.flatnonzero(table.is_person).tolist():
@@ -163,37 +163,43 @@ def _couples(table: AnswerTable, only: int | None, rng: np.random.Generator) -> 
                 continue
             if only is not None and only not in (table.ids[first], table.ids[second]):
                 continue
-            kappa = _kappa(table.label[first], table.label[second], rng)
+            one, other = sorted((first, second), key=lambda row: table.names[row])
+            kappa = _kappa(table.label[one], table.label[other], seed)
             found.append(Couple(table.names[first], table.names[second], bool(table.is_person[second]), kappa))
     return tuple(sorted(found, key=lambda each: (not each.second_is_person, -each.kappa.common)))
 
 
-def _kappa(first: FloatArray, second: FloatArray, rng: np.random.Generator) -> Coefficient:
+def _kappa(first: FloatArray, second: FloatArray, seed: int) -> Coefficient:
     both = ~(np.isnan(first) | np.isnan(second))
     x, y = first[both], second[both]
     same = float(np.mean(x == y)) if len(x) else None
     if len(x) < FEWEST_COMMON:
         return _undefined(len(x), same)
-    return _coefficient(kappa_interval(x, y, rng=rng), same)
+    return _coefficient(kappa_interval(x, y, rng=np.random.default_rng(seed), mirror=turned), same)
 
 
-def _alphas(table: AnswerTable, rows: np.ndarray, rng: np.random.Generator) -> Alphas:
+def _alphas(table: AnswerTable, rows: np.ndarray, seed: int) -> Alphas:
     """Return alpha of these annotators on at most MOST_ITEMS pairs that two or more of them answered."""
-    label, preference = table.label[rows], table.preference[rows]
+    label, preference = table.label[rows], in_steps(table.preference[rows])
     shared = np.flatnonzero((~np.isnan(label)).sum(axis=0) >= 2)
     if len(shared) > MOST_ITEMS:
-        shared = np.sort(rng.choice(shared, MOST_ITEMS, replace=False))
+        shared = np.sort(np.random.default_rng(seed).choice(shared, MOST_ITEMS, replace=False))
     label, preference = label[:, shared], preference[:, shared]
     same = _same(label)
-    found = {level: _alpha(label if level == "nominal" else preference, level, same, rng) for level in LEVELS}
+    found = {
+        level: _alpha(label, level, same, seed, turned)
+        if level == "nominal"
+        else _alpha(preference, level, same, seed, turned_steps)
+        for level in LEVELS
+    }
     return Alphas(found["nominal"], found["ordinal"], found["interval"])
 
 
-def _alpha(ratings: FloatArray, level: Level, same: float | None, rng: np.random.Generator) -> Coefficient:
+def _alpha(ratings: FloatArray, level: Level, same: float | None, seed: int, mirror: Mirror) -> Coefficient:
     items = int(((~np.isnan(ratings)).sum(axis=0) >= 2).sum())
     if items < FEWEST_COMMON:
         return _undefined(items, same)
-    return _coefficient(alpha_interval(ratings, level=level, rng=rng), same)
+    return _coefficient(alpha_interval(ratings, level=level, rng=np.random.default_rng(seed), mirror=mirror), same)
 
 
 def _same(label: FloatArray) -> float | None:

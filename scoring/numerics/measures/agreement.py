@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from labeling.records import FloatArray
-from scoring.numerics.measures.metrics import Level, cohen_kappa, krippendorff_alpha
+from scoring.numerics.measures.metrics import Level, Mirror, cohen_kappa, krippendorff_alpha, mirrored_labels
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -30,18 +30,26 @@ class Measured:
 
 
 def kappa_interval(
-    x: npt.ArrayLike, y: npt.ArrayLike, *, rng: np.random.Generator, resamples: int = RESAMPLES
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    mirror: Mirror | None = None,
 ) -> Measured:
     """Cohen's kappa of two annotators' labels on the same items.
 
     Resampling items is drawing the cells of their table of labels; draws on which kappa is undefined are left out.
     """
     a, b = np.asarray(x), np.asarray(y)
-    value = cohen_kappa(a, b)
-    labels, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
+    value = cohen_kappa(a, b, mirror=mirror)
+    labels, turned = mirrored_labels(np.concatenate([a, b]), mirror)
     size = len(labels)
-    cells = np.bincount(codes[: len(a)] * size + codes[len(a) :], minlength=size * size)
+    own, other = np.searchsorted(labels, a), np.searchsorted(labels, b)
+    # A pair and the same pair turned round are one cell, so that the draws are the same too.
+    cells = np.bincount(np.minimum(own * size + other, turned[own] * size + turned[other]), minlength=size * size)
     tables = rng.multinomial(len(a), cells / len(a), size=resamples).reshape(-1, size, size) / len(a)
+    tables = (tables + tables[:, turned][:, :, turned]) / 2.0
     observed = np.trace(tables, axis1=1, axis2=2)
     chance = (tables.sum(axis=2) * tables.sum(axis=1)).sum(axis=1)
     defined = chance < 1.0 - 1e-12
@@ -49,20 +57,26 @@ def kappa_interval(
 
 
 def alpha_interval(
-    ratings: npt.ArrayLike, *, level: Level, rng: np.random.Generator, resamples: int = RESAMPLES
+    ratings: npt.ArrayLike,
+    *,
+    level: Level,
+    rng: np.random.Generator,
+    resamples: int = RESAMPLES,
+    mirror: Mirror | None = None,
 ) -> Measured:
     """Krippendorff's alpha of ratings float64[annotators, items], NaN where missing; items are resampled."""
     table = np.asarray(ratings, dtype=np.float64)
     shared = table[:, (~np.isnan(table)).sum(axis=0) >= 2] if table.size else table.reshape(0, 0)
     if not shared.size:
         return Measured(np.nan, np.nan, np.nan, 0)
-    values = np.unique(shared[~np.isnan(shared)])
+    values, turned = mirrored_labels(shared[~np.isnan(shared)], mirror)
     counts = (shared[:, :, None] == values).sum(axis=0).astype(np.float64)
     of_item = counts[:, :, None] * counts[:, None, :] - counts[:, :, None] * np.eye(len(values))
-    of_item = (of_item / (counts.sum(axis=1) - 1.0)[:, None, None]).reshape(len(counts), -1)
+    of_item = of_item / (counts.sum(axis=1) - 1.0)[:, None, None]
+    of_item = ((of_item + of_item[:, turned][:, :, turned]) / 2.0).reshape(len(counts), -1)
     of_item = of_item[np.lexsort(of_item.T)]  # so that the order of import has no say in the interval
     drawn = [_alphas(draws @ of_item, values, level) for draws in _draws(len(counts), rng, resamples)]
-    return _measured(krippendorff_alpha(shared, level=level), np.concatenate(drawn), len(counts))
+    return _measured(krippendorff_alpha(shared, level=level, mirror=mirror), np.concatenate(drawn), len(counts))
 
 
 def _draws(items: int, rng: np.random.Generator, resamples: int) -> list[FloatArray]:

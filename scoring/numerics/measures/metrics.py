@@ -6,6 +6,7 @@ against grades, `resampling` turns values by query into intervals and paired tes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from labeling.records import FloatArray, IntArray
 
 Level = Literal["nominal", "ordinal", "interval"]
+# The label of an item that was turned round; its own inverse.
+Mirror = Callable[[FloatArray], FloatArray]
 
 
 class MetricInput(ValueError):
@@ -80,17 +83,31 @@ def reliability_bins(probability: npt.ArrayLike, outcome: npt.ArrayLike, bins: i
 # --- agreement ---------------------------------------------------------------------------
 
 
-def cohen_kappa(x: npt.ArrayLike, y: npt.ArrayLike, *, weights: Literal["linear", "quadratic"] | None = None) -> float:
+def mirrored_labels(values: FloatArray, mirror: Mirror | None) -> tuple[FloatArray, IntArray]:
+    """The distinct labels among `values` and their mirrored ones, ascending, and the place of each one's mirrored label."""
+    labels = np.unique(values if mirror is None else np.concatenate([values, mirror(values)]))
+    return labels, np.arange(len(labels)) if mirror is None else np.searchsorted(labels, mirror(labels))
+
+
+def cohen_kappa(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    weights: Literal["linear", "quadratic"] | None = None,
+    mirror: Mirror | None = None,
+) -> float:
     """Cohen's kappa of two annotators' labels on the same items; NaN where chance agreement is total.
 
-    `weights`: how a disagreement between sorted labels counts by their distance in ranks.
+    `weights`: how a disagreement between sorted labels counts by their distance in ranks. `mirror`: for pairs, each of which
+    counts half in either direction, since nothing but a database decides which document comes first.
     """
     a, b = np.asarray(x), np.asarray(y)
     if a.shape != b.shape or a.ndim != 1 or not a.size:
         raise MetricInput(f"labels of shapes {a.shape} and {b.shape}; expected two equal, non-empty lists")
-    labels, codes = np.unique(np.concatenate([a, b]), return_inverse=True)
+    labels, turned = mirrored_labels(np.concatenate([a, b]), mirror)
     table = np.zeros((len(labels), len(labels)))
-    np.add.at(table, (codes[: len(a)], codes[len(a) :]), 1.0 / len(a))
+    np.add.at(table, (np.searchsorted(labels, a), np.searchsorted(labels, b)), 1.0 / len(a))
+    table = (table + table[turned][:, turned]) / 2.0
     expected = np.outer(table.sum(1), table.sum(0))
     distance = np.abs(np.subtract.outer(np.arange(len(labels)), np.arange(len(labels)))).astype(np.float64)
     cost = {None: (distance > 0).astype(np.float64), "linear": distance, "quadratic": distance**2}[weights]
@@ -98,21 +115,22 @@ def cohen_kappa(x: npt.ArrayLike, y: npt.ArrayLike, *, weights: Literal["linear"
     return 1.0 - float((cost * table).sum()) / chance if chance > 0.0 else float("nan")
 
 
-def krippendorff_alpha(ratings: npt.ArrayLike, *, level: Level = "interval") -> float:
-    """Krippendorff's alpha of ratings float64[annotators, items], NaN where missing.
+def krippendorff_alpha(ratings: npt.ArrayLike, *, level: Level = "interval", mirror: Mirror | None = None) -> float:
+    """Krippendorff's alpha of ratings float64[annotators, items], NaN where missing; `mirror` as for `cohen_kappa`.
 
     1 is perfect, 0 chance. NaN where no item has two ratings or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
     if table.ndim != 2:
         raise MetricInput(f"ratings have {table.ndim} dimensions; expected [annotators, items]")
-    values = np.unique(table[~np.isnan(table)])
+    values, turned = mirrored_labels(table[~np.isnan(table)], mirror)
     counts = np.stack([(table == value).sum(axis=0) for value in values], axis=1) if values.size else np.zeros((1, 0))
     counts = counts[counts.sum(axis=1) >= 2].astype(np.float64)
     if not counts.size:
         return float("nan")
     pairable = counts.sum(axis=1, keepdims=True) - 1.0
     coincidence = (counts / pairable).T @ counts - np.diag((counts / pairable).sum(axis=0))
+    coincidence = (coincidence + coincidence[turned][:, turned]) / 2.0
     totals = coincidence.sum(axis=0)
     distance = _alpha_distance(values, totals, level)
     expected = (np.outer(totals, totals) * distance).sum() / (totals.sum() - 1.0)

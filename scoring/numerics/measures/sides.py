@@ -39,6 +39,11 @@ def side(preference: FloatArray) -> FloatArray:
     return np.asarray(np.sign(apart))
 
 
+def turned(label: FloatArray) -> FloatArray:
+    """The sides of `side` with a and b exchanged; another label, such as "neither", stays."""
+    return np.asarray(np.where(np.abs(label) == 1.0, -label, label))
+
+
 def agreement(first: FloatArray, second: FloatArray) -> Share:
     """The share of preferences in two rows, float64[n], that take the same side, where both are there.
 

@@ -13,7 +13,7 @@ from labeling.records import NewJudgment
 from scoring.annotators.agreement import judge_figures
 from scoring.models import JudgeFit, ProjectFit, Score
 from scoring.numerics.measures.metrics import cohen_kappa, kendall
-from scoring.numerics.measures.sides import Share, agreement, side
+from scoring.numerics.measures.sides import Share, agreement, side, turned
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale
 from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged
@@ -84,7 +84,7 @@ def test_two_judges_kappa_and_disagreement_are_those_of_their_sides() -> None:
     found = judge_figures(project)
     x, y = np.array(sides).T
     assert found.pairs == 24
-    assert found.kappas[0].kappa == pytest.approx(cohen_kappa(np.sign(x - 0.5), np.sign(y - 0.5)))
+    assert found.kappas[0].kappa == pytest.approx(cohen_kappa(np.sign(x - 0.5), np.sign(y - 0.5), mirror=turned))
     assert (found.disagreement.hits, found.disagreement.count) == ((x != y).sum(), 24)
     assert found.annotators[0].with_others.hits == (x == y).sum()
 

@@ -17,7 +17,7 @@ from labeling.models.screen import SeenAnswers
 from labeling.records import AnswerKind, NewJudgment
 from scoring.annotators.adjudication import adjudicate
 from scoring.annotators.people import people_figures
-from scoring.annotators.people_agreement import Undefined, people_agreement
+from scoring.annotators.people_agreement import Coefficient, PeopleAgreement, Undefined, people_agreement
 from tests.factories.rows import make_judges, make_member, make_pair, make_project
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
@@ -56,7 +56,8 @@ def test_kappa_of_two_people_and_of_a_judge_is_that_of_their_sides(project: Proj
     expected = [("x", "y"), ("x", "z"), ("y", "z")]
     assert [couple.second_is_person for couple in found.couples] == [True, False, False]
     for couple, (one, other) in zip(found.couples, expected, strict=True):
-        assert couple.kappa.value == pytest.approx(cohen_kappa_score(sides[one], sides[other]))
+        x, y = (np.append(sides[name], -sides[name]) for name in (one, other))
+        assert couple.kappa.value == pytest.approx(cohen_kappa_score(x, y)), "each pair counts half in either direction"
         assert couple.kappa.same == pytest.approx(np.mean(sides[one] == sides[other]))
         assert couple.kappa.low is not None and couple.kappa.low < couple.kappa.value < (couple.kappa.high or 0)
     assert (found.people, found.judges, found.pairs) == (2, 1, 36)
@@ -97,9 +98,31 @@ def test_few_common_pairs_give_plain_agreement_alone(project: Project, pairs: li
     assert (kappa.value, kappa.common, kappa.same, kappa.undefined) == (None, 4, 1.0, Undefined.FEW)
 
 
-def test_always_one_side_leaves_kappa_undefined_and_agreement_full(project: Project, pairs: list[Pair]) -> None:
+def test_agreement_does_not_depend_on_which_document_was_imported_first(project: Project, pairs: list[Pair]) -> None:
+    """A pair is stored with the lower key first: candidates that were imported best first have the winner there."""
+    rng = np.random.default_rng(2)
+    first, second = person(project), person(project)
+    x = rng.choice([0.75, 0.95, 0.5, 0.05], len(pairs))
+    y = np.where(rng.random(len(pairs)) < 0.7, x, rng.choice([0.95, 0.25], len(pairs)))
+    turned = rng.random(len(pairs)) < 0.5
+    found = []
+    for turn in (np.zeros(len(pairs), dtype=np.bool_), turned):
+        for annotator, values in ((first, x), (second, y)):
+            answers(annotator, pairs, np.where(turn, 1.0 - values, values))
+        found.append(people_agreement(project))
+        supersede_judgments(list(Judgment.objects.live().values_list("pk", flat=True)))
+    for one, other in zip(*(coefficients(each) for each in found), strict=True):
+        assert [one.value, one.low, one.high] == pytest.approx([other.value, other.low, other.high])
+
+
+def coefficients(found: PeopleAgreement) -> list[Coefficient]:
+    among = found.among_people
+    return [among.nominal, among.ordinal, among.interval, *(each.kappa for each in found.couples)]
+
+
+def test_always_a_tie_leaves_kappa_undefined_and_agreement_full(project: Project, pairs: list[Pair]) -> None:
     for _ in range(2):
-        answers(person(project), pairs, np.full(36, 0.95))
+        answers(person(project), pairs, np.full(36, 0.5))
     found = people_agreement(project)
     assert found.couples[0].kappa.undefined == Undefined.ONE_CATEGORY
     assert found.couples[0].kappa.same == 1.0

@@ -9,6 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from scoring.numerics.measures.agreement import alpha_interval, kappa_interval
 from scoring.numerics.measures.metrics import Level
+from scoring.numerics.measures.sides import turned
 
 LEVELS: tuple[Level, ...] = ("nominal", "ordinal", "interval")
 
@@ -61,6 +62,25 @@ def test_intervals_are_as_wide_as_panels_vary() -> None:
         widths.append(found.high - found.low)
         values.append(found.value)
     assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(values), rel=0.2)
+
+
+def test_pairs_count_half_in_either_direction() -> None:
+    ratings = panel(np.random.default_rng(6), 50, annotators=3)
+    around = np.where(np.random.default_rng(7).random(50) < 0.5, ratings, turned(ratings))
+    x, y = ratings[:2]
+    both = cohen_kappa_score(np.append(x, -x), np.append(y, -y))
+    for table in (ratings, around):
+        found = kappa_interval(*table[:2], rng=np.random.default_rng(0), mirror=turned)
+        assert found.value == pytest.approx(both)
+        assert found == kappa_interval(x, y, rng=np.random.default_rng(0), mirror=turned)
+    doubled = np.concatenate([ratings, turned(ratings)], axis=1)
+    for level in LEVELS:
+        one, other = (
+            alpha_interval(each, level=level, rng=np.random.default_rng(0), mirror=turned) for each in (ratings, around)
+        )
+        assert [one.value, one.low, one.high] == pytest.approx([other.value, other.low, other.high])
+        peer = krippendorff.alpha(reliability_data=doubled, level_of_measurement=level)
+        assert 1.0 - one.value == pytest.approx((1.0 - peer) * 149 / 150 * 300 / 299), "150 labels, not 300"
 
 
 def test_one_label_alone_leaves_kappa_and_alpha_undefined() -> None:
