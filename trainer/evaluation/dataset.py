@@ -117,6 +117,7 @@ def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQu
             other_grades=_floats([] if others is None else others[start].as_py() or []),
             other_documents=tuple([] if named is None else named[start].as_py() or []),
             instruction=told[start] or "",
+            project=columns["project"][start],
         )
 
 

@@ -449,6 +449,8 @@ def _figures(
     if not use_stored:
         return intervals(own), _by_domain(own)
     by_domain = {domain: _intervals(each, measures) for domain, each in stored["domains"].items()}
+    if "" in by_domain:  # earlier versions stored the figures of all queries there
+        by_domain[""] = intervals(own.of_domain(""))
     return _intervals(stored["all"], measures), by_domain
 
 

@@ -22,7 +22,6 @@ Reference = Literal["grades", "elo"]
 REFERENCES: tuple[Reference, ...] = get_args(Reference)
 METRICS = ("ndcg@10", "recall@10", "mrr")
 DEPTH = 10
-ALL_DOMAINS = ""
 RESAMPLES = 2_000
 
 
@@ -56,6 +55,7 @@ class EvaluationQuery:
     other_grades: FloatArray = field(default_factory=lambda: np.zeros(0))
     other_documents: tuple[str, ...] = ()
     instruction: str = ""
+    project: str = ""
 
     @property
     def all_grades(self) -> FloatArray:
@@ -97,9 +97,7 @@ class Measured:
     values: Mapping[str, FloatArray]
 
     def of_domain(self, domain: str) -> Measured:
-        """The values of one domain; all values for ''."""
-        if domain == ALL_DOMAINS:
-            return self
+        """The values of one domain; '' is that of the queries without one."""
         rows = [row for row, each in enumerate(self.domains) if each == domain]
         return Measured(
             query_ids=tuple(self.query_ids[row] for row in rows),

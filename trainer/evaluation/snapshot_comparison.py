@@ -7,7 +7,7 @@ Evaluations keep the values by query, so nothing here calls a model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval, PairedTest
 from trainer.evaluation.leaderboard import measured_of, snapshot_queries
 from trainer.evaluation.metrics import (
-    ALL_DOMAINS,
     EvaluationQuery,
     Measured,
     NothingToMeasure,
@@ -34,9 +33,9 @@ METRIC = "ndcg@10"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """NDCG@10 before and after on the same queries of one domain ('' for all); `test` is after - before."""
+    """NDCG@10 before and after on the same queries, all (None) or those of one domain; `test` is after - before."""
 
-    domain: str
+    domain: str | None
     before: Interval
     after: Interval
     test: PairedTest
@@ -72,7 +71,8 @@ def compare_snapshots(project: Project, before: Snapshot, after: Snapshot, *, re
 
 
 def _elo_changes(before: Snapshot, after: Snapshot, resamples: int) -> tuple[Change, ...]:
-    earlier, later = _evaluated(before), _evaluated(after)
+    are_mixed = any(each.projects.count() > 1 for each in (before, after))
+    earlier, later = (_evaluated(each, are_mixed=are_mixed) for each in (before, after))
     shared = [
         query
         for name, query in later.items()
@@ -89,13 +89,18 @@ def _elo_changes(before: Snapshot, after: Snapshot, resamples: int) -> tuple[Cha
     return _changes(first, second, resamples)
 
 
-def _evaluated(snapshot: Snapshot) -> dict[str, EvaluationQuery]:
+def _evaluated(snapshot: Snapshot, *, are_mixed: bool) -> dict[str, EvaluationQuery]:
+    """The queries by imported id; where snapshots mix projects, which may share ids, with the project before it."""
     found: dict[str, EvaluationQuery] = {}
     for split in EVALUATED:
         try:
-            found |= {query.id: query for query in snapshot_queries(snapshot, split)}
+            queries = snapshot_queries(snapshot, split)
         except NothingToMeasure:
             continue
+        if are_mixed:
+            own = (f"{query.project}/{query.id.removeprefix(f'{query.project}/')}" for query in queries)
+            queries = [replace(query, id=name) for query, name in zip(queries, own, strict=True)]
+        found |= {query.id: query for query in queries}
     return found
 
 
@@ -139,14 +144,15 @@ def _changes(before: Measured, after: Measured, resamples: int) -> tuple[Change,
     if not first.query_ids:
         return ()
     domains = sorted(set(second.domains))
+    parts = [(None, second), *((each, second.of_domain(each)) for each in domains if len(domains) > 1)]
     return tuple(
         Change(
             domain,
-            intervals(_of(first, second, domain), resamples=resamples)[METRIC],
-            intervals(second.of_domain(domain), resamples=resamples)[METRIC],
-            _tested(second.of_domain(domain), first, resamples),
+            intervals(_on_shared(first, own), resamples=resamples)[METRIC],
+            intervals(own, resamples=resamples)[METRIC],
+            _tested(own, first, resamples),
         )
-        for domain in [ALL_DOMAINS, *(domains if len(domains) > 1 else [])]
+        for domain, own in parts
     )
 
 
@@ -154,11 +160,6 @@ def _tested(after: Measured, before: Measured, resamples: int) -> PairedTest:
     found = difference(after, before, METRIC, resamples=resamples)
     assert found is not None, "both hold the same queries"
     return found
-
-
-def _of(first: Measured, second: Measured, domain: str) -> Measured:
-    """The values of `first` on the queries that belong to `domain` in `second`."""
-    return _on_shared(first, second.of_domain(domain))
 
 
 def _on_shared(own: Measured, other: Measured) -> Measured:

@@ -18,7 +18,7 @@ from trainer.models import Evaluation
 from workers.monitoring.project_figures import Figure, read_figure
 from zelo_site.report.document import Facts, Report, Section
 from zelo_site.report.labels import label_sections
-from zelo_site.report.origin import settings_section, snapshots_section, versions_section
+from zelo_site.report.origin import named, settings_section, snapshots_section, versions_section
 from zelo_site.report.proof import RESAMPLES, comparison_sections, proof_sections
 
 Found = TypeVar("Found")
@@ -84,13 +84,14 @@ def build_report(
     sections += label_sections(project, read)
     sections += proof_sections(project, snapshot, split)
     sections.append(settings_section(project, snapshot))
-    sections.append(versions_section(project, [each for each in (before, snapshot) if each is not None]))
+    compared = [each for each in (before, snapshot) if each is not None]
+    sections.append(versions_section(project, compared))
     facts = [(_("created"), f"{timezone.now():%Y-%m-%d %H:%M} UTC")]
     if ages and timezone.now() - min(ages) > SHOWN_AGE:
         facts.append((_("oldest figure of labels"), f"{min(ages):%Y-%m-%d %H:%M} UTC"))
     if snapshot is not None:
-        facts += [(_("snapshot"), snapshot.name), (_("split"), split)]
+        facts += [(_("snapshot"), named(snapshot, compared)), (_("split"), split)]
     if before is not None:
-        facts.append((_("compared with"), before.name))
+        facts.append((_("compared with"), named(before, compared)))
     title = _("Report on %(name)s") % {"name": project.name}
     return Report(title, Facts(tuple(facts)), tuple(sections), get_language() or "en")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -39,9 +40,10 @@ def settings_section(project: Project, snapshot: Snapshot | None) -> Section:
 
 def versions_section(project: Project, snapshots: list[Snapshot]) -> Section:
     """Return software versions, and the checksums of snapshots and published rerankers."""
-    sums = [(each.name, each.checksum) for each in snapshots]
+    sums = [(named(each, snapshots), each.checksum) for each in snapshots]
+    names = {name for name, __ in sums}
     sums += [
-        (each.name, each.checksum)
+        (f"{each.name} ({_('reranker')})" if each.name in names else each.name, each.checksum)
         for each in Reranker.objects.filter(project=project)
         .exclude(checksum="")
         .order_by("id")
@@ -53,11 +55,17 @@ def versions_section(project: Project, snapshots: list[Snapshot]) -> Section:
     return Section("versions", _("Versions and checksums"), tuple(blocks))
 
 
+def named(snapshot: Snapshot, beside: Sequence[Snapshot]) -> str:
+    """Return the snapshot's name, with its number where another one of `beside` has the same."""
+    is_shared = any(each.name == snapshot.name and each.pk != snapshot.pk for each in beside)
+    return f"{snapshot.name} ({snapshot.pk})" if is_shared else snapshot.name
+
+
 def snapshots_section(before: Snapshot, after: Snapshot) -> Section:
     """Return the two snapshots' figures side by side."""
     columns = [_figures(each) for each in (before, after)]
     lines = tuple(Line(name, (columns[0][name], columns[1][name])) for name in columns[0])
-    table = Table("", _("figure"), numbers(before.name, after.name), lines)
+    table = Table("", _("figure"), numbers(named(before, [after]), named(after, [before])), lines)
     return Section("snapshots", _("Snapshots side by side"), (table,))
 
 

@@ -246,7 +246,7 @@ def _changes(title: str, changes: Sequence[Change], note: str) -> Table:
     drawn = bars([_span(each.test.difference) for each in changes], zero=True)
     lines = tuple(
         Line(
-            each.domain or _("all queries"),
+            _("all queries") if each.domain is None else each.domain or "–",
             (interval(each.before), interval(each.after), *change_cells(each.test), p_text(p), count(each.after.count)),
             bar,
         )

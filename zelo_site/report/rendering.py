@@ -10,8 +10,8 @@ from django.template.loader import render_to_string
 
 from zelo_site.report.document import Block, Facts, Report, Table, Text
 
-# Characters that Markdown or a table cell would read as markup.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
+# What Markdown or a table cell would read as markup: characters, an entity, the beginning of a heading, list or rule.
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~]|&(?=#?\w+;)|^[#+=-](?=[\s=-]|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$))")
 
 
 def as_html(report: Report) -> str:

@@ -160,6 +160,10 @@ def test_domains_are_measured_apart() -> None:
     assert intervals(measured.of_domain("law"))["mrr"].estimate == 1.0
     assert intervals(measured.of_domain("code"))["mrr"].estimate == 0.5
     assert intervals(measured)["mrr"].count == 2
+    without = measure(
+        [queries[0], replace(queries[1], domain="")], [np.array([1.0, 0.0]), np.array([0.0, 1.0])], "grades"
+    )
+    assert intervals(without.of_domain(""))["mrr"].estimate == 0.5, "of the queries without a domain, not of all"
 
 
 def test_given_orders_read_what_stands() -> None:

@@ -6,6 +6,7 @@ import io
 import re
 from dataclasses import asdict
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,9 +18,10 @@ from django.db.models import F
 from django.test import Client
 from django.urls import reverse
 from django.utils import translation
+from markdown_it import MarkdownIt
 from pytest_django import Settings
 
-from labeling.models import Candidate, Membership, Project
+from labeling.models import Candidate, Membership, Project, Query
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.frozen import make_frozen, make_scored
@@ -32,9 +34,9 @@ from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs.evaluation import evaluate, order_evaluation
 from workers.models import Job
 from zelo_site.report.build import build_report
-from zelo_site.report.document import Report, Table
+from zelo_site.report.document import Facts, Line, Report, Section, Table, Text, words
 from zelo_site.report.proof import baseline_of, paired_tests
-from zelo_site.report.rendering import as_html, as_markdown
+from zelo_site.report.rendering import as_html, as_markdown, as_plain
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -224,6 +226,76 @@ def test_an_earlier_snapshot_is_compared_with_a_later_one(client: Client, projec
     assert "- snapshot: newest\n" in out.getvalue() and "- compared with: frozen\n" in out.getvalue()
     body = client.get(f"/api/v1/projects/{project.slug}/report?before={snapshot.pk}").json()
     assert body["facts"]["snapshot"] == "newest"
+
+
+def test_queries_without_a_domain_are_a_group_of_their_own(project: Project) -> None:
+    """Beside named domains; their figures are not those of all queries."""
+    Query.objects.filter(project=project, domain="code").update(domain="")
+    earlier, later = make_frozen(project), make_frozen(project)
+    chosen = [each for each in enter_baselines(project) if each.kind != BASE]
+    evaluate(order_evaluation(project, later, rerankers=chosen).pk)
+    board = leaderboard(project, later, "test", "grades")
+    for row in board.rows:
+        counts = {domain: own["ndcg@10"].count for domain, own in row.domains.items()}
+        assert set(counts) == {"", "law"} and sum(counts.values()) == row.queries
+    (compared,) = tables(build_report(project, snapshot=later, before=earlier), "snapshots-proof")
+    assert [line.name for line in compared.lines] == ["all queries", "–", "law"]
+    whole, *parts = (int(line.cells[-1]) for line in compared.lines)
+    assert whole == sum(parts)
+
+
+def test_snapshots_of_one_name_are_told_apart(project: Project) -> None:
+    earlier, later = make_frozen(project), make_frozen(project, test_share=0.5)
+    Reranker.objects.create(project=project, name=later.name, kind="bm25", checksum="5a5a")
+    body = as_plain(build_report(project, snapshot=later, before=earlier))
+    assert body["facts"]["snapshot"] != body["facts"]["compared with"]
+    (sums,) = [block["rows"] for section in body["sections"] for block in section["blocks"]
+               if block["kind"] == "facts" and block["title"] == "SHA-256 checksums"]  # fmt: skip
+    assert sorted(sums.values()) == sorted([earlier.checksum, later.checksum, "5a5a"])
+    (side,) = tables(build_report(project, snapshot=later, before=earlier), "snapshots")
+    assert len({column.label for column in side.columns}) == 2
+
+
+def test_queries_of_two_projects_with_one_id_are_not_compared_with_each_other(project: Project) -> None:
+    """The ids q0, q1 ... are those of both projects; the earlier snapshot holds one of them alone."""
+    other = make_scored(queries=12, documents=6)
+    for query in other.queries.all():
+        Query.objects.filter(pk=query.pk).update(domain="elsewhere", text=f"other {query.text}")
+    earlier = make_frozen(project)
+    options = SnapshotOptions(test_share=0.0, dev_share=0.1, heldout_domains=["elsewhere"], shared_documents="keep")
+    mixed = freeze([project, other], name="mixed", options=options)
+    assert compare_snapshots(project, earlier, mixed, resamples=100).elo == ()
+    options = options.model_copy(update={"test_share": 0.34, "heldout_domains": []})
+    both, again = (freeze([project, other], name=name, options=options) for name in ("both", "again"))
+    whole = compare_snapshots(project, both, again, resamples=100).elo[0]
+    assert whole.after.count == sum(each["queries"] for each in again.manifest["domains"] if each["split"] == "test")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Q&amp;A",
+        "a &lt;b&gt;",
+        "&#35;1",
+        "~~old~~",
+        "a_b*c",
+        "1. x",
+        "# x",
+        "- x",
+        "---",
+        "x|y\\",
+        "`x`",
+        "a\nb",
+        "مرحبا | x",
+    ],
+)
+def test_markdown_shows_every_name_as_it_is(name: str) -> None:
+    facts, table = Facts(((name, name),)), Table(name, name, words(name), (Line(name, (name,)),), note=name)
+    report = Report(name, facts, (Section("x", name, (table, Text(name))),), "en")
+    rendered = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(as_markdown(report))
+    shown = " ".join(name.split())
+    texts = [unescape(re.sub(r"<[^>]+>", "", each)) for each in re.findall(r"<(?:h\d|p|li|th|td)>(.*?)</", rendered)]
+    assert texts == [shown, f"{shown}: {shown}", shown, shown, *[shown] * 4, shown, shown], rendered
 
 
 def test_the_report_is_written_in_the_language_of_its_reader(project: Project, snapshot: Snapshot) -> None:
