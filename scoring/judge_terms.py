@@ -17,7 +17,7 @@ from labeling.models import Project
 from labeling.records import ComparisonColumns, FloatArray, IntArray
 from scoring.annotators.judge_sharpness import MeasuredJudge, measure_judges
 from scoring.columns import read_columns
-from scoring.models import JudgeFit, QueryFit, Score
+from scoring.models import JudgeFit, Score
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 from scoring.numerics.judges.informative import LEAST_VOTES, PanelTerms, SeenCandidates, shared_errors
@@ -109,7 +109,7 @@ def _known(each: MeasuredJudge) -> _Known:
 def _scale(project: Project, model: str) -> tuple[float, float]:
     """The logits of a unit of strength, and the variance of strengths within queries."""
     slope = LOGIT_SCALES[model]
-    ids = list(QueryFit.objects.filter(query__project=project).order_by("query_id").values_list("pk", flat=True)[:50])
+    ids = sampled_query_ids(project.pk, most=SHARED_JUDGMENTS)
     scores = Score.objects.filter(candidate__query__in=ids, comparisons__gt=0)
     strengths = np.array(scores.values_list("theta", flat=True), dtype=np.float64)
     return slope, max(float(np.mean(strengths**2)), 1e-3) if len(strengths) > 1 else SPREAD_LOGITS / slope**2

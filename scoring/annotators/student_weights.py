@@ -13,9 +13,10 @@ import numpy as np
 from labeling.models import Annotator
 from labeling.plugins import Judge, registered
 from labeling.records import BoolArray
-from scoring.columns import ProjectColumns
+from scoring.columns import ProjectColumns, in_name_order
 from scoring.models import ProjectFit
 from scoring.numerics.judges.student_weight import START, choose_student_weight
+from scoring.same_texts import distinct
 
 
 def student_plugins() -> list[str]:
@@ -42,9 +43,10 @@ def student_terms(
     voted = sorted(set(students) & set(read.annotator_ids.tolist()))
     if not voted:
         return {}
+    columns = in_name_order(distinct(read).read)
     found = choose_student_weight(
-        read.columns,
-        votes_of(read, voted),
+        columns,
+        np.isin(read.annotator_ids, voted)[columns.judge],
         model=model,
         prior_precision=prior_precision,
         rng=np.random.default_rng(0),

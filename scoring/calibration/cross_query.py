@@ -77,15 +77,16 @@ def sample_cross_pairs(
     if len(nodes.query_ids) < 2:
         return np.empty((0, 2), dtype=np.int64)
     rng = np.random.default_rng([seed, round_number])
+    by_name = np.argsort(nodes.names, kind="stable")  # the texts decide the draw, not the order of import
     state = QueryState(
         size=len(nodes.query_ids),
-        pairs=_drawn_edges(project_id, nodes.query_ids, pending),
+        pairs=_sorted(np.argsort(by_name)[_drawn_edges(project_id, nodes.query_ids, pending)]),
         first_stage_rank=np.zeros(len(nodes.query_ids), dtype=np.int64),
     )
     edges = sampler.sample(state, budget, rng)
     if not len(edges):
         return np.empty((0, 2), dtype=np.int64)
-    chosen = middle_candidates(nodes.logits, nodes.starts, edges.ravel(), rng).reshape(-1, 2)
+    chosen = middle_candidates(nodes.logits, nodes.starts, by_name[edges].ravel(), rng).reshape(-1, 2)
     return np.sort(nodes.candidate_ids[chosen], axis=1)
 
 
@@ -96,6 +97,12 @@ def middle_candidates(logits: FloatArray, starts: IntArray, queries: IntArray, r
     last = sizes[queries] - 1
     low, high = np.floor(MIDDLE[0] * last).astype(np.int64), np.ceil(MIDDLE[1] * last).astype(np.int64)
     return np.asarray(ranked[starts[queries] + rng.integers(low, high + 1)])
+
+
+def _sorted(edges: IntArray) -> IntArray:
+    """The edges with a < b, in order."""
+    ends = np.sort(edges.reshape(-1, 2), axis=1)
+    return ends[np.lexsort((ends[:, 1], ends[:, 0]))]
 
 
 def _drawn_edges(project_id: int, nodes: IntArray, pending: Sequence[int]) -> IntArray:

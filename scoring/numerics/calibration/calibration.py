@@ -171,6 +171,11 @@ class _Links:
         _check_different(pairs, first, second)
         return cls(first, second, theta[pairs.a] - theta[pairs.b], pairs.preference, pairs.weight, queries, model)
 
+    def by_what_they_say(self) -> IntArray:
+        """Places in an order of the answers themselves, so that the order of storing and the sides have no say in draws."""
+        turned = np.where(self.d < 0.0, 1.0 - self.preference, self.preference)
+        return np.lexsort((np.round(self.weight, 9), np.round(turned, 9), np.round(np.abs(self.d), 6)))
+
     def components(self) -> IntArray:
         shape = (self.queries, self.queries)
         graph = coo_array((np.ones(len(self.first)), (self.first, self.second)), shape=shape)
@@ -224,7 +229,8 @@ def _choose(links: _Links, rng: np.random.Generator) -> tuple[float, float]:
     start = (0, round(float(np.log2(START_FACTOR * phi))))
     if len(links.first) < MINIMUM_ANSWERS:
         return 1.0, 2.0 ** start[1]
-    fold = rng.permutation(len(links.first)) % FOLDS
+    fold = np.empty(len(links.first), dtype=np.int64)
+    fold[links.by_what_they_say()] = rng.permutation(len(links.first)) % FOLDS
     hidden = [fold == k for k in range(1 if len(fold) > ONE_FOLD_ANSWERS else FOLDS)]
 
     def held_out(at: tuple[int, int]) -> float:

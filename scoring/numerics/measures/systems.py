@@ -43,6 +43,8 @@ def order_agreement(
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         raise MetricInput("values that are not finite; expected one number for each system and query")
     systems, queries = left.shape
+    order = np.lexsort(np.concatenate([left, right]))  # so that the queries' names have no say in the intervals
+    left, right = left[:, order], right[:, order]
     step = max(1, _CHUNK_VALUES // (queries + systems * systems))
     drawn: list[FloatArray] = []
     for done in range(0, resamples, step):

@@ -312,6 +312,30 @@ def test_the_same_seed_draws_the_same_cross_query_pairs_and_never_one_again(judg
     assert len(sample_cross_pairs(judged.project.pk, sampler, **draw)) == 0
 
 
+def test_the_texts_decide_which_cross_query_pairs_are_drawn(judged: Judged) -> None:
+    """What stood in the first query's rows stands in the last one's: other primary keys, the same pairs of texts."""
+    sampler = CrossQuery(CrossQuery.Options(pairs_per_query=2))
+    draw = {"budget": 40, "seed": 1, "round_number": 1}
+
+    def drawn() -> set[frozenset[tuple[str, float]]]:
+        pairs = sample_cross_pairs(judged.project.pk, sampler, **draw)
+        rows = Score.objects.values_list("candidate_id", "candidate__query__text", "theta")
+        what = {pk: (text, round(theta, 9)) for pk, text, theta in rows}
+        return {frozenset((what[a], what[b])) for a, b in pairs.tolist()}
+
+    before = drawn()
+    queries = list(judged.project.queries.order_by("id"))
+    scores = [list(Score.objects.filter(candidate__query=each).order_by("candidate_id")) for each in queries]
+    texts, thetas = [each.text for each in queries], [[score.theta for score in own] for own in scores]
+    for query, text, own, values in zip(queries, texts[::-1], scores, thetas[::-1], strict=True):
+        query.text = text
+        query.save()
+        for score, theta in zip(own, values, strict=True):
+            score.theta = theta
+            score.save()
+    assert len(set(texts)) == QUERIES and drawn() == before
+
+
 def test_a_budget_limits_cross_query_pairs(judged: Judged) -> None:
     pairs = sample_cross_pairs(judged.project.pk, CrossQuery(), budget=12, seed=1, round_number=1)
     assert len(pairs) == 12

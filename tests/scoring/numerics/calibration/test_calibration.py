@@ -51,6 +51,23 @@ def test_sharpness_of_hard_votes_is_chosen_so_that_biases_keep_their_scale() -> 
     assert np.abs(found.bias - given["bias"]).mean() < 0.5 * np.abs(plain.bias - given["bias"]).mean()
 
 
+@pytest.mark.parametrize("per_query", [1, 2, 3])
+def test_the_numbers_of_queries_move_nothing(per_query: int) -> None:
+    """Folds are drawn by what the answers say, not by the order of import."""
+    votes, given = problem(sharpness=4.0, sign=True, per_query=per_query)
+    rng = np.random.default_rng(3)
+    before = fitted(votes, given)
+    for _ in range(4):
+        place = rng.permutation(QUERIES)  # of each query
+        a, b = (place[each // SIZE] * SIZE + each % SIZE for each in (votes.a, votes.b))
+        theta = np.empty_like(given["theta"]).reshape(QUERIES, SIZE)
+        theta[place] = given["theta"].reshape(QUERIES, SIZE)
+        turned = votes_of_query(a, b, votes.preference, size=theta.size)
+        after = fitted(turned, {"theta": theta.ravel(), "starts": given["starts"]})
+        assert (after.sharpness, after.prior_precision) == (before.sharpness, before.prior_precision)
+        np.testing.assert_allclose(after.bias[place], before.bias, atol=1e-6)
+
+
 def test_intervals_contain_the_true_bias_about_as_often_as_they_say() -> None:
     votes, given = problem(sign=True, per_query=15)
     found = fitted(votes, given, sharpness=1.0, prior_precision=4.0)

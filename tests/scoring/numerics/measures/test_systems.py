@@ -40,6 +40,17 @@ def test_the_interval_is_as_wide_as_repeated_samples_of_queries_scatter() -> Non
     assert 0.7 < width / scatter < 1.8
 
 
+def test_the_order_of_the_queries_moves_nothing() -> None:
+    rng = np.random.default_rng(4)
+    first, second = rng.random((2, 5, 20))
+    order = rng.permutation(20)
+    one, other = (
+        order_agreement(first[:, each], second[:, each], rng=np.random.default_rng(0))
+        for each in (np.arange(20), order)
+    )
+    assert one == other
+
+
 def test_equal_and_reversed_orders_are_one_and_minus_one() -> None:
     values = np.tile(np.arange(4.0)[:, None], (1, 6))
     assert order_agreement(values, values, rng=np.random.default_rng(0)).kendall.low == 1.0
