@@ -148,13 +148,26 @@ WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 def in_name_order(read: ProjectColumns) -> ComparisonColumns:
     """The columns with queries, candidates and votes in an order that the texts decide, not the primary keys.
 
-    `read` is over distinct texts (`scoring.same_texts.distinct`), since equal ones have no order of their own.
+    Candidates without a vote are left out, so that those that an import adds do not move it. `read` is over distinct texts (`scoring.same_texts.distinct`), since equal ones have no order of their own.
 
     Whatever draws from them, such as folds of pairs, then draws the same for the same data in every database.
     """
     rows = copy_columns(_NAMES, [read.query_ids.tolist()], [("id", "i8"), ("name", "i8")])
     kept = np.isin(rows["id"].astype(np.int64), read.candidate_ids)
-    return by_names(read.columns, rows["name"].astype(np.int64)[kept])
+    voted, is_voted = _voted(read.columns)
+    return by_names(voted, rows["name"].astype(np.int64)[kept][is_voted])
+
+
+def _voted(columns: ComparisonColumns) -> tuple[ComparisonColumns, npt.NDArray[np.bool_]]:
+    """The columns without candidates that no vote names, and which candidates stay."""
+    before = (np.cumsum(columns.sizes) - columns.sizes)[np.repeat(np.arange(columns.queries), np.diff(columns.offsets))]
+    kept = np.zeros(int(columns.sizes.sum()), dtype=np.bool_)
+    kept[before + columns.a] = kept[before + columns.b] = True
+    place = np.cumsum(kept) - 1
+    sizes = np.bincount(np.repeat(np.arange(columns.queries), columns.sizes)[kept], minlength=columns.queries)
+    first = (np.cumsum(sizes) - sizes)[np.repeat(np.arange(columns.queries), np.diff(columns.offsets))]
+    a, b = (place[before + side] - first for side in (columns.a, columns.b))
+    return replace(columns, a=a, b=b, sizes=sizes.astype(np.int64)), kept
 
 
 def by_names(columns: ComparisonColumns, names: IntArray) -> ComparisonColumns:

@@ -13,6 +13,7 @@ import numpy as np
 
 from labeling.records import ComparisonColumns, Fit, IntArray
 from scoring.columns import ProjectColumns, copy_columns
+from scoring.numerics.fitting.outside_option import means_of_compared
 
 _SAME = """
 SELECT query_id, id, first FROM (
@@ -84,13 +85,16 @@ def distinct(read: ProjectColumns) -> Merged:
 
 
 def expanded(fit: Fit, one: Merged, read: ProjectColumns) -> Fit:
-    """The fit of `one` over the candidates of `read`: each has the values of its item, and strengths have mean zero again."""
+    """The fit of `one` over the candidates of `read`: each has the values of its item, and strengths have mean zero again.
+
+    The mean is over the candidates that were compared.
+    """
     if one.read is read:
         return fit
     names = ("theta", "stderr", "comparisons", "component", "undefeated", "winless")
     values = {name: getattr(fit, name)[one.item] for name in names}
     sizes = read.columns.sizes
     owner = np.repeat(np.arange(len(sizes)), sizes)
-    sums = np.bincount(owner, weights=values["theta"], minlength=len(sizes))
-    values["theta"] = values["theta"] - (sums / np.maximum(sizes, 1))[owner]
+    means = means_of_compared(values["theta"], values["comparisons"], owner, len(sizes))
+    values["theta"] = values["theta"] - means[owner]
     return replace(fit, starts=np.append(0, np.cumsum(sizes)).astype(np.int64), **values)

@@ -19,7 +19,7 @@ from labeling.judgments import record_judgments
 from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.pairs import store_pairs
 from labeling.plugins import get_plugin
-from labeling.records import NewJudgment
+from labeling.records import AnswerKind, NewJudgment
 from scoring.calibration.calibrate import calibrate_project
 from scoring.models import Calibration, JudgeFit, ProjectFit, Score
 from scoring.project_fits import choose_project_fit, sampled_query_ids
@@ -42,20 +42,19 @@ EXACT = 1e-7
 
 @dataclass(frozen=True)
 class Vote:
-    """P(first is better) by one judge, whether the second was shown first."""
+    """P(first is better) by one judge, None for "neither is relevant", whether the second was shown first."""
 
     query: str
     first: str
     second: str
     judge: str
-    preference: float
+    preference: float | None
     swapped: bool
 
     @property
     def from_the_other_side(self) -> Vote:
-        return replace(
-            self, first=self.second, second=self.first, preference=1.0 - self.preference, swapped=not self.swapped
-        )
+        turned = None if self.preference is None else 1.0 - self.preference
+        return replace(self, first=self.second, second=self.first, preference=turned, swapped=not self.swapped)
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,11 @@ class Figures:
     splits: dict[str, str] = field(default_factory=dict)
 
 
-def some_data() -> Data:
-    """Three judges with errors; grades that follow the truth; ties in grade and in first-stage rank."""
+def some_data(*, rich: bool = False) -> Data:
+    """Three judges with errors; grades that follow the truth; ties in grade and in first-stage rank.
+
+    `rich`: one judge says "neither" of two bad documents, and two documents of each query have the same text.
+    """
     rng = np.random.default_rng(5)
     documents: dict[str, dict[str, tuple[int | None, int | None, str]]] = {}
     votes = []
@@ -96,7 +98,7 @@ def some_data() -> Data:
         names = [f"d{q}-{i}" for i in range(DOCUMENTS)]
         ranks = rng.permutation(DOCUMENTS) + 1
         documents[f"q{q}"] = {
-            name: (int(np.digitize(truth[i], [0.0, 1.5])), int(ranks[i]), f"text {q} of {i}")
+            name: (int(np.digitize(truth[i], [0.0, 1.5])), int(ranks[i]), f"text {q} of {1 if rich and i == 4 else i}")
             for i, name in enumerate(names)
         }
         for i in range(DOCUMENTS):
@@ -104,7 +106,9 @@ def some_data() -> Data:
                 a, b = names[i], names[j % DOCUMENTS]
                 for judge in ("east", "north", "west"):
                     shown = truth[i] - truth[j % DOCUMENTS] + rng.normal(0.0, 0.7)
-                    votes.append(Vote(f"q{q}", a, b, judge, float(expit(shown)), bool(rng.random() < 0.5)))
+                    are_bad = rich and judge == "west" and max(truth[i], truth[j % DOCUMENTS]) < -0.3
+                    given = None if are_bad else float(expit(shown))
+                    votes.append(Vote(f"q{q}", a, b, judge, given, bool(rng.random() < 0.5)))
     return Data(documents, votes)
 
 
@@ -141,7 +145,13 @@ def record(votes: Sequence[Vote], ids: Mapping[tuple[str, str], tuple[int, int]]
     pairs = store_pairs([pk for pk, _ in first], [pk for pk, _ in second], [query for _, query in first])
     record_judgments(
         [
-            NewJudgment(pair_id=pair, annotator_id=judges[v.judge].pk, swapped=v.swapped, preference=v.preference)
+            NewJudgment(
+                pair_id=pair,
+                annotator_id=judges[v.judge].pk,
+                swapped=v.swapped,
+                preference=v.preference,
+                kind=AnswerKind.BOTH_IRRELEVANT if v.preference is None else AnswerKind.PREFERENCE,
+            )
             for pair, v in zip(pairs, found, strict=True)
         ]
     )
@@ -175,10 +185,10 @@ def figures_of(project: Project) -> Figures:
 
 
 def design(project: Project, queries: Mapping[int, str]) -> dict[str, set[frozenset[str]]]:
-    """The pairs that would be asked next, by query."""
+    """The pairs of texts that would be asked next, by query."""
     sampler: Any = get_plugin("sampler", "adaptive").from_dict({"round_pairs": 3})
     drawn = sample_pairs(list(queries), sampler, budgets=dict.fromkeys(queries, 3), seed=1, round_number=2)
-    names = dict(Candidate.objects.filter(query__in=queries).values_list("id", "document__external_id"))
+    names = dict(Candidate.objects.filter(query__in=queries).values_list("id", "document__text"))
     return {queries[q]: {frozenset(names[each] for each in pair) for pair in drawn[q].tolist()} for q in drawn}
 
 
@@ -222,8 +232,9 @@ def same_everywhere(first: Figures, second: Figures) -> None:
     assert first.splits == second.splits
 
 
-def test_nothing_depends_on_the_order_of_rows_or_on_primary_keys() -> None:
-    data = some_data()
+@pytest.mark.parametrize("rich", [False, True])
+def test_nothing_depends_on_the_order_of_rows_or_on_primary_keys(rich: bool) -> None:
+    data = some_data(rich=rich)
     rng = np.random.default_rng(1)
     shuffled = {
         name: dict(sorted(data.documents[name].items(), key=lambda _: rng.random()))
@@ -234,8 +245,9 @@ def test_nothing_depends_on_the_order_of_rows_or_on_primary_keys() -> None:
     same_everywhere(before, figures_of(built(Data(shuffled, votes, prior=None))))
 
 
-def test_sides_and_the_number_of_runs_do_not_matter() -> None:
-    data = some_data()
+@pytest.mark.parametrize("rich", [False, True])
+def test_sides_and_the_number_of_runs_do_not_matter(rich: bool) -> None:
+    data = some_data(rich=rich)
     before = figures_of(built(data))
     turned = [vote.from_the_other_side for vote in data.votes]
     same_everywhere(before, figures_of(built(replace(data, votes=turned, runs=2))))
@@ -253,7 +265,7 @@ def test_other_ids_change_only_the_order_of_ties() -> None:
     for figures in (after.elo, after.stderr, after.relevance):
         for key in list(figures):
             figures[old(key[0]), old(key[1])] = figures.pop(key)
-    after.design = {old(q): {frozenset(map(old, pair)) for pair in pairs} for q, pairs in after.design.items()}
+    after.design = {old(q): pairs for q, pairs in after.design.items()}
     after.single = {
         f"certainty {old(name.split()[1])}" if name.startswith("certainty") else name: value
         for name, value in after.single.items()
@@ -264,15 +276,18 @@ def test_other_ids_change_only_the_order_of_ties() -> None:
     same_everywhere(before, after)
 
 
-def test_untouched_candidates_move_no_score_of_others() -> None:
-    """New candidates without a grade or an answer: the same Elo, measures and judges; errors of strengths keep their order."""
-    data = some_data()
+@pytest.mark.parametrize("rich", [False, True])
+def test_untouched_candidates_move_no_score_of_others(rich: bool) -> None:
+    """New candidates without a grade or an answer: the same prior, Elo, measures and judges; errors of strengths keep their
+    order."""
+    data = replace(some_data(rich=rich), prior=None)
     before = figures_of(built(data))
     more = {
         q: {**own, **{f"{q}-new{i}": (None, None, f"text {q} unseen {i}") for i in (1, 2)}}
         for q, own in data.documents.items()
     }
     after = figures_of(built(replace(data, documents=more)))
+    assert before.single["prior"] == pytest.approx(after.single["prior"], abs=EXACT)
     assert largest_change(before.elo, after.elo) <= 1e3 * EXACT
     assert largest_change(before.relevance, after.relevance) <= EXACT
     assert largest_change(before.intervals, after.intervals) <= EXACT

@@ -96,24 +96,33 @@ def option_items(has: BoolArray, sizes: IntArray) -> BoolArray:
 
 
 def without_outside_option(fit: Fit, one: WithOption, sizes: IntArray) -> tuple[Fit, FloatArray]:
-    """The fit over the candidates alone, strengths of mean zero again, and the threshold of each query, NaN for none.
+    """The fit over the candidates alone, and the threshold of each query, NaN for none.
 
-    A candidate that was compared with the option alone counts one comparison.
+    Strengths have mean zero again over the candidates that were compared, so that others do not move them. A candidate that
+    was compared with the option alone counts one comparison.
     """
     is_option = option_items(one.has, sizes)
     owner = np.repeat(np.arange(len(sizes)), sizes)
     theta = fit.theta[~is_option]
-    means = np.bincount(owner, weights=theta, minlength=len(sizes)) / np.maximum(sizes, 1)
+    comparisons = fit.comparisons[~is_option]
+    comparisons = np.where(one.touched, np.maximum(comparisons - 1, 1), comparisons)
+    means = means_of_compared(theta, comparisons, owner, len(sizes))
     thresholds = np.full(len(sizes), np.nan)
     thresholds[one.has] = fit.theta[is_option] - means[one.has]
     shift = np.where(one.has, means, 0.0)  # the other queries keep every bit
     fewer = {name: getattr(fit, name)[~is_option] for name in ("stderr", "component", "undefeated", "winless")}
-    comparisons = fit.comparisons[~is_option]
     whole = replace(
         fit,
         theta=theta - shift[owner],
         starts=np.append(0, np.cumsum(sizes)).astype(np.int64),
-        comparisons=np.where(one.touched, np.maximum(comparisons - 1, 1), comparisons),
+        comparisons=comparisons,
         **fewer,
     )
     return whole, thresholds
+
+
+def means_of_compared(theta: FloatArray, comparisons: IntArray, owner: IntArray, queries: int) -> FloatArray:
+    """The mean strength of each query's compared items, float64[queries]; 0 where there are none."""
+    compared = comparisons > 0
+    sums = np.bincount(owner[compared], weights=theta[compared], minlength=queries)
+    return np.asarray(sums / np.maximum(np.bincount(owner[compared], minlength=queries), 1))
