@@ -1,7 +1,8 @@
 """Freezes the judged pairs of a snapshot with the panel's mean preference, for trainers that read both documents.
 
 `scoring.snapshots.freeze` calls it in its transaction. A pair holds its own texts, so that pairs whose documents have no
-row in the snapshot, such as those of a small random part, are there as well.
+row in the snapshot, such as those of a small random part, are there as well. A preference between equal texts is the judge's
+position bias, and is left out.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ CROSS JOIN LATERAL (
         GROUP BY answer.annotator_id
     ) own
 ) panel
-WHERE pair.query_id = ANY(%s) AND panel.annotators > 0
+WHERE pair.query_id = ANY(%s) AND panel.annotators > 0 AND a.text_hash <> b.text_hash
 ORDER BY pair.query_id, pair.a_id, pair.b_id
 """
 

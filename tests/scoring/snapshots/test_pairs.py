@@ -11,7 +11,7 @@ import pytest
 from pytest_django import Settings
 
 from labeling.access.annotators import get_person
-from labeling.models import Annotator, Candidate, Project, Query
+from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.plugins import Judge
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
@@ -45,6 +45,14 @@ def judged_project(*, queries: int = 10) -> tuple[Project, list[Query], list[Ann
 
 def pairs_of(snapshot: Snapshot) -> list[dict[str, Any]]:
     return pq.read_table(io.BytesIO(storage().read_bytes(f"{snapshot.location}/{PAIRS_FILE}"))).to_pylist()
+
+
+def test_a_preference_between_equal_texts_is_no_pair() -> None:
+    project, queries, _ = judged_project()
+    first, second = Candidate.objects.filter(query=queries[0]).order_by("id")[2:4]
+    Document.objects.filter(pk=second.document_id).update(text=f" {first.document.text}")
+    snapshot = freeze([project], name="Pairs", options=SnapshotOptions(dev_share=0.2, test_share=0.2))
+    assert len(pairs_of(snapshot)) == 19
 
 
 def test_pairs_are_frozen_with_texts_split_and_the_panels_mean() -> None:
