@@ -5,6 +5,7 @@ Changed options, another prompt or other weights make another annotator, with ju
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -54,6 +55,13 @@ def _at_default(judge: Judge) -> set[str]:
         for name in judge.added_options
     }
     return {name for name, default in defaults.items() if getattr(judge.options, name) == default}
+
+
+def names_told_apart(project: Project) -> dict[int, str]:
+    """The names of a project's judges and people by id; those of one name, such as a model with two prompts, carry their id."""
+    names = dict(Annotator.objects.filter(project=project).values_list("id", "name"))
+    times = Counter(names.values())
+    return {pk: f"{name} ({pk})" if times[name] > 1 else name for pk, name in names.items()}
 
 
 def get_person(project: Project, user: Any) -> Annotator:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, Project
 from labeling.records import BoolArray, FloatArray
 from scoring.annotators.agreement import FEWEST_COMMON, in_steps, turned_steps
@@ -139,7 +140,8 @@ def read_answers(project: Project, only: int | None = None) -> AnswerTable:
     )
     ids, of_row = np.unique(rows["annotator"].astype(np.int64), return_inverse=True)
     pairs, pair = np.unique(rows["pair"].astype(np.int64), return_inverse=True)
-    known = {each.pk: each for each in Annotator.objects.filter(pk__in=ids.tolist())}
+    is_person = dict(Annotator.objects.filter(pk__in=ids.tolist()).values_list("id", "is_person"))
+    names = names_told_apart(project)
     preference = np.full((len(ids), len(pairs)), np.nan)
     label = preference.copy()
     given = rows["preference"].astype(np.float64)
@@ -147,8 +149,8 @@ def read_answers(project: Project, only: int | None = None) -> AnswerTable:
     label[of_row, pair] = np.where(np.isnan(given), NEITHER, side(given))
     return AnswerTable(
         ids=tuple(ids.tolist()),
-        names=tuple(known[each].name for each in ids.tolist()),
-        is_person=np.array([known[each].is_person for each in ids.tolist()], dtype=np.bool_),
+        names=tuple(names[each] for each in ids.tolist()),
+        is_person=np.array([is_person[each] for each in ids.tolist()], dtype=np.bool_),
         preference=preference,
         label=label,
     )

@@ -20,7 +20,7 @@ from django.db.models.functions import Greatest
 
 from labeling.models import Project, Query
 from labeling.records import FloatArray, IntArray
-from labeling.stored_texts import read_stored, stored_json
+from labeling.stored_texts import read_stored, stored_json, stored_text
 from scoring.calibration.data import Answers, CalibrationData, Strengths, read_calibration_data
 from scoring.calibration.relevance import ShownRelevance, above_threshold, map_to, shown_relevance
 from scoring.columns import copy_columns
@@ -34,6 +34,7 @@ from scoring.project_fits import choose_project_fit, database_time, model_of, pr
 QUERIES_AT_ONCE = 200
 ISLANDS_NAMED = 20
 QUERIES_NAMED = 10
+NEVER_CALIBRATED = stored_text("the project has not been calibrated")
 
 
 class NothingRated(ValueError):
@@ -448,7 +449,7 @@ def project_calibration(project: Project) -> ProjectCalibration:
         ece=row.ece if row is not None else None,
         brier=known.get("brier"),
         bins=tuple(ReliabilityBin(*values) for values in known.get("reliability", ())),
-        reason=read_stored(known.get("reason", "")) if row is not None else "the project has not been calibrated",
+        reason=read_stored(known.get("reason", "")) if row is not None else NEVER_CALIBRATED,
         pairs=known.get("pairs", 0),
         judgments=known.get("judgments", 0),
         islands=tuple(Island(each["queries"], tuple(each["names"])) for each in known.get("islands", ())),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from django.utils.translation import gettext as _
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Project, UnmatchedGrade
 from labeling.wording import translated
 from scoring.annotators.agreement import Agreement
@@ -64,7 +65,7 @@ def data_section(project: Project, counted: list[DomainCounts], answered: list[A
     return Section("data", _("Data"), (domains, answers))
 
 
-def judges_section(cards: list[Scorecard]) -> Section:
+def judges_section(cards: list[Scorecard], names: Mapping[int, str]) -> Section:
     """Return one row per judge: accuracy, consistency and biases with 95 % intervals."""
     columns = numbers(
         _("answers"), _("gold"), _("people"), _("other judges"), _("order flips"), _("position bias"), _("length bias"),
@@ -75,7 +76,7 @@ def judges_section(cards: list[Scorecard]) -> Section:
         shares = (card.gold, card.people, card.agreement, card.flips)
         leans = (card.position, card.length)
         cells = (count(card.answers), *map(_share, shares), *map(_lean, leans), _share(card.cycles))
-        rows.append(Line(card.name, cells))
+        rows.append(Line(names.get(card.annotator_id, card.name), cells))
     note = _(
         "Shares with intervals (95 %): the same side as gold answers and grades, as people, and as the mean of the other judges; pairs whose "
         "winner changed with the order; triples in which each document beats the next. Biases: mean preference for the "
@@ -85,9 +86,8 @@ def judges_section(cards: list[Scorecard]) -> Section:
     return Section("judges", _("Judges"), (table,) if rows else (Text(_("No judge has answered yet.")),))
 
 
-def spend_section(project: Project, cards: list[Scorecard]) -> Section:
+def spend_section(project: Project, names: Mapping[int, str]) -> Section:
     """Return calls, tokens and cost by judge and by run."""
-    names = {card.annotator_id: card.name for card in cards}
     spent = spend_of_project(project.pk)
     total = totals_of_project(project.pk)
     by_judge = [
@@ -217,13 +217,13 @@ def calibration_section(project: Project) -> Section:
 
 def label_sections(project: Project, read: Reader) -> list[Section]:
     """Return the sections about the labels, in order; `read` gives their figures, or None for those that nobody has measured."""
-    cards, agreement = read(CARDS) or [], read(AGREEMENT)
+    cards, agreement, names = read(CARDS) or [], read(AGREEMENT), names_told_apart(project)
     counted, answered = read(DOMAINS), read(ANSWERS)
     is_counted = counted is not None and answered is not None
     return [
         data_section(project, counted or [], answered or []) if is_counted else _unmeasured("data", _("Data")),
-        judges_section(cards),
-        spend_section(project, cards),
+        judges_section(cards, names),
+        spend_section(project, names),
         agreement_section(project, agreement) if agreement else _unmeasured("agreement", _("Agreement")),
         calibration_section(project),
     ]

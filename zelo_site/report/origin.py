@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, Project
 from scoring.models import Snapshot
 from scoring.snapshots.lineage import software
@@ -27,8 +28,11 @@ def settings_section(project: Project, snapshot: Snapshot | None) -> Section:
     if snapshot is not None:
         rows.append((_("snapshot options"), _json(snapshot.manifest.get("options", {}))))
     judges = Annotator.objects.judges().filter(project=project).order_by("id")
+    names = names_told_apart(project)
     lines = tuple(
-        Line(each.name, (each.plugin, each.model_revision or "–", each.prompt_hash[:12] or "–", _json(each.options)))
+        Line(
+            names[each.pk], (each.plugin, each.model_revision or "–", each.prompt_hash[:12] or "–", _json(each.options))
+        )
         for each in judges
     )
     head = words(_("plugin"), _("model revision"), _("prompt hash"), _("options"))

@@ -21,11 +21,13 @@ from django.utils import translation
 from markdown_it import MarkdownIt
 from pytest_django import Settings
 
-from labeling.models import Candidate, Membership, Project, Query
+from labeling.access.annotators import get_person
+from labeling.models import Annotator, Candidate, Membership, Project, Query
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import page
+from tests.factories.rows import judge_pair, make_pair, make_user
 from trainer.evaluation.entries import BASE, enter_baselines
 from trainer.evaluation.leaderboard import leaderboard
 from trainer.evaluation.metrics import METRICS, Measured, intervals
@@ -254,6 +256,20 @@ def test_snapshots_of_one_name_are_told_apart(project: Project) -> None:
     assert sorted(sums.values()) == sorted([earlier.checksum, later.checksum, "5a5a"])
     (side,) = tables(build_report(project, snapshot=later, before=earlier), "snapshots")
     assert len({column.label for column in side.columns}) == 2
+
+
+def test_judges_of_one_name_are_told_apart(project: Project) -> None:
+    one, other = (Annotator.objects.create(project=project, name="gpt-4o", plugin="bm25", config_hash=n) for n in "ab")
+    query = project.queries.earliest("id")
+    judge_pair(make_pair(query), one, 0.9)
+    judge_pair(make_pair(query), other, 0.2)
+    judge_pair(make_pair(query), get_person(project, make_user()), 0.9)
+    markdown = as_markdown(build_report(project, snapshot=None)).replace("\\", "")
+    for judge in (one, other):
+        assert markdown.count(f"| gpt-4o ({judge.pk}) |") == 3, "of judges, in agreement and in the settings"
+    with translation.override("de"):
+        german = as_markdown(build_report(project, snapshot=None))
+    assert "Die Relevanz ist nicht kalibriert: das Projekt ist noch nicht kalibriert." in german
 
 
 def test_queries_of_two_projects_with_one_id_are_not_compared_with_each_other(project: Project) -> None:
