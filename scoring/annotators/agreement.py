@@ -120,7 +120,7 @@ def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
 
 
 def in_steps(preference: FloatArray) -> FloatArray:
-    """Preferences as whole steps from 0 to STEPS, half-way ones to the even step, from which side they are seen or not."""
+    """Preferences as whole steps from 0 to STEPS; half-way ones go to the even step, whichever document is called a."""
     return np.round(np.round(preference * STEPS, 9))
 
 
