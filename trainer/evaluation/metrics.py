@@ -143,9 +143,9 @@ def measure(
 
     Ties go by the imported document id as in trec_eval. With `run`, a score is a rank from 1, negated, in a ranking
     that may name documents which are no candidates. Against grades: relevant from grade 1, an ungraded document counts as
-    0. Against Elo: gain is the relevance, relevant are the documents of the ten highest Elo (half of them where there are
-    fewer than twenty), MRR looks for the best; equal Elo is equally relevant. `highest`: see `highest_gain`, by default
-    that of `queries`. Raises BadOrder, UnknownMetric.
+    0. Against Elo: gain is the relevance, relevant are the documents of the ten highest Elo (half of those with an Elo where
+    they are fewer than twenty), MRR looks for the best; equal Elo is equally relevant. `highest`: see `highest_gain`, by
+    default that of `queries`. Raises BadOrder, UnknownMetric.
     """
     measures = [Measure.parse(each) for each in metrics]
     top = highest_gain(queries, reference) if highest is None else highest
@@ -196,7 +196,7 @@ def _values(
         return [each.of(ranked) for each in measures]
     known = np.isfinite(query.elo)
     gains = np.where(known, np.nan_to_num(query.relevance, nan=0.0), 0.0)
-    place = min(DEPTH, max(1, len(ranks) // 2), int(known.sum()))
+    place = min(DEPTH, max(1, int(known.sum()) // 2))  # documents that nobody judged do not widen it
     bar = np.sort(query.elo[known])[::-1][place - 1]
     ranked = Ranked(ranks, gains, known & (query.elo >= bar), highest)
     best = replace(ranked, relevant=known & (query.elo >= query.elo[known].max()))

@@ -73,6 +73,16 @@ def test_documents_that_were_never_compared_gain_nothing_against_elo() -> None:
     assert measured.values["mrr"][0] == pytest.approx(1 / 3)
 
 
+def test_candidates_that_were_never_compared_move_no_measure_against_elo() -> None:
+    names = ("ndcg@10", "recall@10", "recall@3", "precision@3", "map", "mrr", "rbp", "err", "success@1")
+    elo, scores = [1700.0, 1650.0, 1500.0, 1450.0, 1400.0, 1300.0], [1.0, 6.0, 5.0, 3.0, 4.0, 2.0]
+    before = measure([a_query(grades=[NAN] * 6, elo=elo)], [np.array(scores)], "elo", names)
+    more = a_query(grades=[NAN] * 16, elo=elo + [NAN] * 10)
+    after = measure([more], [np.append(scores, np.full(10, NAN))], "elo", names)
+    for name in names:
+        assert after.values[name][0] == pytest.approx(before.values[name][0], abs=1e-12), name
+
+
 def test_a_document_without_a_score_is_not_retrieved() -> None:
     query = a_query(grades=[0.0, 0.0, 0.0, 2.0, 1.0])
     names = ("ndcg@10", "recall@10", "mrr", "map", "success@10")
