@@ -22,6 +22,7 @@ from scoring.numerics.fitting.outside_option import (
     with_outside_option,
     without_outside_option,
 )
+from scoring.same_texts import representatives
 
 # The annotator of comparisons with the option: without weights or biases of its own.
 NOBODY = 0
@@ -55,12 +56,17 @@ class Read:
     read: ProjectColumns
     one: WithOption | None
 
-    def stripped(self, fit: Fit, original: ProjectColumns) -> tuple[Fit, FloatArray]:
-        """The fit over the original candidates, and the threshold of each query in theta's units, NaN for none."""
+    def stripped(self, fit: Fit, original: ProjectColumns, repeated: IntArray) -> tuple[Fit, FloatArray]:
+        """The fit over the original candidates, and the threshold of each query in theta's units, NaN for none.
+
+        `repeated`: those of `scoring.same_texts.same_texts`; an answer about one of equal texts is about each of them.
+        """
         sizes = original.columns.sizes
         if self.one is None:
             return fit, np.full(len(sizes), np.nan)
-        return without_outside_option(fit, self.one, sizes)
+        item = representatives(original.candidate_ids, repeated)
+        touched = np.bincount(item, weights=self.one.touched, minlength=len(item))[item] > 0.0
+        return without_outside_option(fit, replace(self.one, touched=touched), sizes)
 
 
 def with_neither(read: ProjectColumns, *, says: Sequence[int], counted: set[int] | None = None) -> Read:

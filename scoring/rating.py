@@ -121,9 +121,10 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
     try:
         read = counted_votes(project, read)
         whole = with_neither(read, says=shared.says_neither, counted=counted_annotators(project))
-        one = merged(whole.read, same_texts(read.query_ids.tolist()))
+        repeated = same_texts(read.query_ids.tolist())
+        one = merged(whole.read, repeated)
         fit = expanded(_rate(project_rater(project, shared), one.read, shared), one, whole.read)
-        fit, thresholds = whole.stripped(fit, read)
+        fit, thresholds = whole.stripped(fit, read, repeated)
         store_fit(read, fit, shared=shared, rater=project.rater, thresholds=thresholds)
     except (OperationalError, InterfaceError):
         raise  # the database is unavailable; the fit is not at fault

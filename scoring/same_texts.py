@@ -45,14 +45,7 @@ def merged(read: ProjectColumns, repeated: IntArray) -> Merged:
     columns = read.columns
     if not len(repeated):
         return Merged(read, np.arange(count))
-    order = np.argsort(read.candidate_ids, kind="stable")
-
-    def place(ids: IntArray) -> IntArray:
-        return order[np.searchsorted(read.candidate_ids, ids, sorter=order)]
-
-    representative = np.arange(count)
-    representative[place(repeated[:, 1])] = place(repeated[:, 2])
-    kept, item = np.unique(representative, return_inverse=True)
+    kept, item = np.unique(representatives(read.candidate_ids, repeated), return_inverse=True)
     owner = np.repeat(np.arange(columns.queries), columns.sizes)
     sizes = np.bincount(owner[kept], minlength=columns.queries).astype(np.int64)
     before, after = (np.cumsum(each) - each for each in (columns.sizes, sizes))
@@ -77,6 +70,15 @@ def merged(read: ProjectColumns, repeated: IntArray) -> Merged:
         columns=fewer,
     )
     return Merged(whole, item)
+
+
+def representatives(candidate_ids: IntArray, repeated: IntArray) -> IntArray:
+    """The place of the first candidate with the text of each candidate, int64[candidates]."""
+    order = np.argsort(candidate_ids, kind="stable")
+    first = np.arange(len(candidate_ids))
+    places = [order[np.searchsorted(candidate_ids, repeated[:, column], sorter=order)] for column in (1, 2)]
+    first[places[0]] = places[1]
+    return first
 
 
 def distinct(read: ProjectColumns) -> Merged:

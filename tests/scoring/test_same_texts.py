@@ -7,6 +7,7 @@ import pytest
 
 from labeling.models import Candidate, Document, Project
 from labeling.plugins import get_plugin
+from labeling.records import AnswerKind
 from scoring.columns import in_name_order, read_columns
 from scoring.elo_orders import elo_of, judge_aware_elo
 from scoring.models import Score
@@ -94,6 +95,18 @@ def test_folds_of_pairs_do_not_depend_on_which_of_them_was_imported_first(projec
     assert before.sizes.tolist() == after.sizes.tolist() == [4]
     for name in ("a", "b", "preference", "swapped"):
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
+
+
+def test_neither_about_one_of_them_counts_no_comparison_for_the_other(project: Project) -> None:
+    query = project.queries.earliest("id")
+    judge = make_judges(project, 1)[0]
+    for a, b, preference in ((0, 1, 0.2), (1, 2, 0.7)):
+        judge_pair(make_pair(query, a, b), judge, preference)
+    judge_pair(make_pair(query, 1, 3), judge, None, kind=AnswerKind.BOTH_IRRELEVANT)
+    rate_stale(project.pk)
+    first, last = (Score.objects.filter(candidate__query=query).order_by("candidate_id")[place] for place in (1, 4))
+    assert first.comparisons == last.comparisons == 2
+    assert first.elo == last.elo
 
 
 def test_queries_without_repeated_texts_are_read_as_before(project: Project) -> None:
