@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -23,12 +23,11 @@ from scoring.annotators.call_correlations import measure_calls
 from scoring.annotators.counted import counted_votes
 from scoring.annotators.judge_sharpness import JudgePanel, measure_judges
 from scoring.annotators.student_weights import student_ids, student_terms, votes_of
-from scoring.columns import in_name_order, read_columns
+from scoring.columns import in_name_order, only_votes, read_columns
 from scoring.models import JudgeFit, ProjectFit
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import PriorChoice, choose_prior
 from scoring.numerics.judges.calls import CallCorrelation
-from scoring.numerics.judges.student_weight import without
 from scoring.outside_option import who_says_neither
 from scoring.same_texts import distinct
 
@@ -118,7 +117,7 @@ def _choose(project: Project, plain: Rater, model: str | None, students: Sequenc
         return None
     read = counted_votes(project, read_columns(sample))
     if students:
-        read = replace(read, columns=without(read.columns, votes_of(read, students)))
+        read = only_votes(read, ~votes_of(read, students))
     return choose_prior(in_name_order(distinct(read).read), model=model, threads=1)
 
 

@@ -91,8 +91,3 @@ def _rows(columns: ComparisonColumns, kept: BoolArray) -> ComparisonColumns:
     return ComparisonColumns(
         **parts, offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), sizes=columns.sizes
     )
-
-
-def without(columns: ComparisonColumns, left_out: BoolArray) -> ComparisonColumns:
-    """The columns without the votes where `left_out` is true."""
-    return _rows(columns, ~left_out)

@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from labeling.records import ComparisonColumns, QueryState
 from scoring.numerics.design.static import all_pairs, random_cycles
-from scoring.numerics.judges.student_weight import LIMITS, START, choose_student_weight, without
+from scoring.numerics.judges.student_weight import LIMITS, START, choose_student_weight
 from scoring.sampling.guided import Guided
 
 SIZE = 12
@@ -55,7 +55,6 @@ def test_without_enough_pairs_of_the_panel_the_weight_is_the_start() -> None:
     rng = np.random.default_rng(0)
     found = choose_student_weight(columns, is_student, model="thurstone", prior_precision=0.3, rng=rng)
     assert (found.weight, found.pairs, len(found.grid)) == (START, 40, 0)
-    assert len(without(columns, is_student).a) == 40
 
 
 def test_guided_asks_about_pairs_that_only_the_student_has_answered_and_never_twice() -> None:
