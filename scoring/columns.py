@@ -148,9 +148,9 @@ WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, candidate.id
 def in_name_order(read: ProjectColumns) -> ComparisonColumns:
     """The columns with queries, candidates and votes in an order that the texts decide, not the primary keys.
 
-    Candidates without a vote are left out, so that those that an import adds do not move it. `read` is over distinct texts (`scoring.same_texts.distinct`), since equal ones have no order of their own.
-
-    Whatever draws from them, such as folds of pairs, then draws the same for the same data in every database.
+    Whatever draws from them, such as folds of pairs, then draws the same for the same data in every database. Queries and
+    candidates without a vote are left out, so that those that an import adds do not move it. `read` is over distinct texts
+    (`scoring.same_texts.distinct`), since equal ones have no order of their own.
     """
     rows = copy_columns(_NAMES, [read.query_ids.tolist()], [("id", "i8"), ("name", "i8")])
     kept = np.isin(rows["id"].astype(np.int64), read.candidate_ids)
@@ -159,15 +159,18 @@ def in_name_order(read: ProjectColumns) -> ComparisonColumns:
 
 
 def _voted(columns: ComparisonColumns) -> tuple[ComparisonColumns, npt.NDArray[np.bool_]]:
-    """The columns without candidates that no vote names, and which candidates stay."""
-    before = (np.cumsum(columns.sizes) - columns.sizes)[np.repeat(np.arange(columns.queries), np.diff(columns.offsets))]
+    """The columns without queries and candidates that no vote names, and which candidates stay."""
+    votes = np.diff(columns.offsets)
+    of_vote = np.repeat(np.arange(columns.queries), votes)
+    before = (np.cumsum(columns.sizes) - columns.sizes)[of_vote]
     kept = np.zeros(int(columns.sizes.sum()), dtype=np.bool_)
     kept[before + columns.a] = kept[before + columns.b] = True
     place = np.cumsum(kept) - 1
     sizes = np.bincount(np.repeat(np.arange(columns.queries), columns.sizes)[kept], minlength=columns.queries)
-    first = (np.cumsum(sizes) - sizes)[np.repeat(np.arange(columns.queries), np.diff(columns.offsets))]
+    first = (np.cumsum(sizes) - sizes)[of_vote]
     a, b = (place[before + side] - first for side in (columns.a, columns.b))
-    return replace(columns, a=a, b=b, sizes=sizes.astype(np.int64)), kept
+    offsets = np.append(0, np.cumsum(votes[votes > 0])).astype(np.int64)
+    return replace(columns, a=a, b=b, offsets=offsets, sizes=sizes[votes > 0].astype(np.int64)), kept
 
 
 def by_names(columns: ComparisonColumns, names: IntArray) -> ComparisonColumns:

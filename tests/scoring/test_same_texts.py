@@ -11,6 +11,7 @@ from labeling.records import AnswerKind
 from scoring.columns import in_name_order, read_columns
 from scoring.elo_orders import elo_of, judge_aware_elo
 from scoring.models import Score
+from scoring.project_fits import choose_project_fit
 from scoring.quality import judge_strengths
 from scoring.rating import rate_stale
 from scoring.same_texts import distinct, merged, same_texts
@@ -95,6 +96,17 @@ def test_folds_of_pairs_do_not_depend_on_which_of_them_was_imported_first(projec
     assert before.sizes.tolist() == after.sizes.tolist() == [4]
     for name in ("a", "b", "preference", "swapped"):
         assert np.array_equal(getattr(before, name), getattr(after, name)), name
+
+
+def test_a_query_of_votes_between_equal_texts_alone_leaves_the_prior_to_others(project: Project) -> None:
+    first, second = project.queries.order_by("id")
+    judge = make_judges(project, 1)[0]
+    judge_pair(make_pair(first, 1, 4), judge, 0.9)
+    judge_pair(make_pair(second, 0, 2), judge, 0.9)
+    rate_stale(project.pk)
+    columns = in_name_order(distinct(read_columns([first.pk, second.pk])).read)
+    assert (columns.sizes.tolist(), columns.offsets.tolist()) == ([2], [0, 1])
+    assert not choose_project_fit(project.pk).cross_validated
 
 
 def test_neither_about_one_of_them_counts_no_comparison_for_the_other(project: Project) -> None:
