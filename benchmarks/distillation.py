@@ -40,6 +40,7 @@ if __name__ == "__main__":
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for matrices of 100 documents
 os.environ["ZELO_MODELS"] = "*"  # the base is a temporary folder
 
 import numpy as np
