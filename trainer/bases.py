@@ -7,15 +7,18 @@ and `trainer.publishing.export` merges the adapter into the same base. Imports n
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from labeling.retrieval.embedder import embedder_location
-from labeling.retrieval.model_names import BUNDLED, check_model
+from labeling.retrieval.model_folders import folder_problem, json_object, modules_of
+from labeling.retrieval.model_names import BUNDLED, ModelNotAllowed, check_model
 
 Kind = Literal["encoder", "decoder"]
 
@@ -127,7 +130,7 @@ def load_base(name_or_path: str) -> Base:
         ranks_untrained=trained_head or kind == "decoder",
         lora_targets=targets,
         saved_modules=saved,
-        max_length=config.get("max_position_embeddings"),
+        max_length=_length(config, name_or_path),
     )
 
 
@@ -149,7 +152,7 @@ def cross_encoder(
 
     quiet()
     length = min(filter(None, (max_length, base.max_length)), default=None)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), loading(base):
         torch.manual_seed(seed)
         if _own_modules(base.folder):
             model: Any = CrossEncoder(
@@ -169,6 +172,23 @@ def cross_encoder(
         model.tokenizer.pad_token = model.tokenizer.eos_token
     model.model.config.pad_token_id = model.tokenizer.pad_token_id
     return model
+
+
+@contextlib.contextmanager
+def loading(base: Base) -> Iterator[None]:
+    """Name the base in whatever error its loading raises, as UnsupportedBase; errors of this module and of memory stay."""
+    try:
+        yield
+    except (BaseMissing, PickleRefused, UnsupportedBase, ModelNotAllowed, MemoryError):
+        raise
+    except Exception as error:  # files of others fail in many ways
+        if "memory" in str(error).lower():
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise UnsupportedBase(
+            f"base {base.name!r} cannot be loaded ({type(error).__name__}: {said}); check that all its files are there and belong "
+            "together, or choose another base"
+        ) from error
 
 
 def base_checksum(base: Base) -> str:
@@ -245,6 +265,8 @@ def _check_weights(folder: Path, name: str) -> None:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise UnsupportedBase(f"{name!r} is an adapter, not a model; choose its base or the merged model")
     if any(folder.glob("*.safetensors")):
+        if problem := folder_problem(folder):
+            raise BaseMissing(f"base {name!r} {problem}")
         return
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
@@ -273,6 +295,16 @@ def _config_of(folder: Path, name: str) -> dict[str, Any]:
     return config
 
 
+def _length(config: dict[str, Any], name: str) -> int | None:
+    """The most tokens that the model reads, None without a limit."""
+    length = config.get("max_position_embeddings")
+    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
+        raise UnsupportedBase(
+            f"base {name!r}: max_position_embeddings is {length!r} in its config.json; expected a number of tokens; download it again"
+        )
+    return length
+
+
 def _labels(config: dict[str, Any]) -> int:
     """Number of labels of a saved classifier; transformers omits its default, two."""
     return len(config["id2label"]) if "id2label" in config else int(config.get("num_labels", 2))
@@ -283,12 +315,10 @@ def _own_modules(folder: Path) -> bool:
 
     Without modules.json the tokens of a merged decoder would be guessed, and an embedder's modules do not rank.
     """
-    try:
-        modules = json.loads((folder / "modules.json").read_text())
-        saved = json.loads((folder / "config_sentence_transformers.json").read_text())
-    except (FileNotFoundError, ValueError):
+    modules = modules_of(folder)
+    if not modules:
         return False
-    if saved.get("model_type") == "CrossEncoder":
+    if json_object(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder":
         return True
     return any(str(module.get("type", "")).endswith(LOGIT_SCORE) for module in modules)
 

@@ -5,10 +5,10 @@ REST, command and demo train with the recommended trainer if the request names n
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
+from labeling.retrieval.model_folders import modules_of
 from labeling.stored_texts import stored_text
 from trainer.bases import Base
 
@@ -57,8 +57,4 @@ def recommended_trainer(base: Base, queries: int) -> Recommendation:
 
 def is_bi_encoder(base: Base) -> bool:
     """Whether sentence-transformers saved the base as an embedder."""
-    try:
-        modules = json.loads((base.folder / "modules.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    return any(str(each.get("type", "")).endswith("Pooling") for each in modules)
+    return any(str(each.get("type", "")).endswith("Pooling") for each in modules_of(base.folder))

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from labeling.records import FloatArray
 from labeling.retrieval.embedding_cache import shared_cache, vector_key
+from labeling.retrieval.model_folders import check_folder
 from labeling.retrieval.model_names import BUNDLED, check_model
 from labeling.retrieval.precision import bfloat16_pays, computing
 
@@ -51,8 +52,11 @@ class Embedder:
         self.name = name
         self.revision = embedder_revision(name)
         try:
+            check_folder(embedder_location(name))
             self._model: Any = SentenceTransformer(embedder_location(name))
-        except (OSError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # files of others fail in many ways
             raise UnknownEmbedder(
                 f"model {name!r} cannot be loaded ({error}); expected {DEFAULT_EMBEDDER!r}, a folder or a "
                 "sentence-transformers model that is downloaded or can be"

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 FIELD = "instruction"
+# What `str.strip` takes away, as numbers for SQL: btrim alone takes blanks.
+_WHITESPACE = " || ".join(f"chr({code})" for code in range(1, 0x3001) if chr(code).isspace())
 # The same in SQL, for a query and its project under these names.
 SQL = (
     f"COALESCE(CASE WHEN jsonb_typeof(query.metadata -> '{FIELD}') = 'string' "
-    f"THEN NULLIF(btrim(query.metadata ->> '{FIELD}'), '') END, project.instruction)"
+    f"THEN NULLIF(btrim(query.metadata ->> '{FIELD}', {_WHITESPACE}), '') END, project.instruction)"
 )
 
 

@@ -41,7 +41,8 @@ def scored(
 def make_snapshot(project: Project, **options: Any) -> Snapshot:
     """A snapshot of twelve queries scored here."""
     scored(project, queries=12, prefix=f"p{project.pk}-")
-    return freeze([project], name="Frozen", options=SnapshotOptions(dev_share=0.2, test_share=0.1, **options))
+    chosen = SnapshotOptions.model_validate({"dev_share": 0.2, "test_share": 0.1, **options})
+    return freeze([project], name="Frozen", options=chosen)
 
 
 def stored_snapshot(project: Project, name: str = "stored") -> Snapshot:

@@ -10,9 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from labeling.retrieval.embedder import Embedder, UnknownEmbedder
+from labeling.retrieval.model_folders import FolderIncomplete
 from labeling.retrieval.model_names import ModelNotAllowed
 from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.bases import BaseMissing, PickleRefused, UnsupportedBase, base_checksum, cross_encoder, load_base
+from trainer.recommendation import is_bi_encoder
+from workers.judges.cross_encoder import CrossEncoderOptions, load_scorer
+from workers.judges.transformers.judge import LocalOptions, load_local_model
 
 PAIRS = [
     ("goldfish", "pond"),
@@ -111,9 +116,50 @@ def test_missing_and_unsafe_bases_are_named_with_a_remedy(tmp_path: Path) -> Non
         load_base(str(adapter))
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "part", "pointer", "half"])
+def test_a_folder_that_lacks_files_or_has_damaged_ones_is_no_base(name: str, tmp_path: Path) -> None:
+    folder = save_tiny_bert(tmp_path)
+    weights = folder / "model.safetensors"
+    if name == "tokenizer.json":  # transformers would make an empty one, and every text would be unknown tokens
+        (folder / name).unlink()
+    elif name == "part":
+        index = {"weight_map": {"a": weights.name, "b": "model-00002-of-00002.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    elif name == "pointer":
+        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    else:
+        weights.write_bytes(weights.read_bytes()[:-100])
+    said = {
+        "tokenizer.json": "no tokenizer",
+        "part": "no model-00002",
+        "pointer": "git lfs pull",
+        "half": "download it again",
+    }
+    with pytest.raises(BaseMissing, match=said[name]):
+        load_base(str(folder))
+    with pytest.raises(UnknownEmbedder, match=said[name]):
+        Embedder(str(folder))
+    for options in (CrossEncoderOptions(model=str(folder)), LocalOptions(model=str(folder))):
+        load = load_scorer if isinstance(options, CrossEncoderOptions) else load_local_model
+        with pytest.raises(FolderIncomplete, match=said[name]):
+            load(options)
+
+
+def test_a_base_whose_files_do_not_belong_together_is_named(tmp_path: Path) -> None:
+    folder = save_tiny_bert(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": 48}))
+    with pytest.raises(UnsupportedBase, match=r"cannot be loaded .* belong together"):
+        cross_encoder(load_base(str(folder)))
+    for modules in ('{"type": "Pooling"}', '["Pooling"]', "[["):
+        (folder / "modules.json").write_text(modules)
+        assert not is_bi_encoder(load_base(str(folder)))
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
+        ({"max_position_embeddings": "many"}, "expected a number of tokens"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "needs its own code"),
         ({"architectures": ["BertForSequenceClassification"]}, "2 labels"),
         ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}, "encoder"),

@@ -80,7 +80,7 @@ def test_the_client_goes_the_whole_path(server: str, environment: dict[str, str]
         assert 0 < run.answered <= estimate.most_calls
         (found,) = zelo.scores(slug, "q3")
         assert len(found.scores) == 4 and zelo.comparisons(found.scores[0].candidate)
-        snapshot = zelo.snapshot(slug, "First", seed=1, test_share=0.3)
+        snapshot = zelo.snapshot(slug, "First", seed=1, dev_share=0.0, test_share=0.3)
         training = zelo.wait(
             zelo.train(
                 slug, snapshot, trainer="pointwise", base=base, max_steps=6, eval_steps=3, max_length=32, rank=4,

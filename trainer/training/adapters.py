@@ -41,6 +41,10 @@ SAME_SHARE = 0.02
 Scores = Callable[[bool], torch.Tensor]
 
 
+class TargetsUnknown(ValueError):
+    """The option `targets` names no layer that can be adapted."""
+
+
 def attach_adapter(model: CrossEncoder, base: Base, options: LoRAOptions, *, head: bool = True) -> PeftModel:
     """Add LoRA layers to the cross-encoder's own modules; a new head is trained fully, unless there is none."""
     return with_adapter(cast(Any, model).model, options, base.lora_targets, saved=base.saved_modules if head else ())
@@ -52,14 +56,23 @@ def with_adapter(inner: Any, options: LoRAOptions, targets: Sequence[str], *, sa
     `saved`: modules to train fully and to save with the adapter. What is trained is in float32.
     """
     set_seed(options.seed)
+    named = [each.strip() for each in options.targets.split(",") if each.strip()]
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=[each.strip() for each in options.targets.split(",") if each.strip()] or list(targets),
+        target_modules=named or list(targets),
         modules_to_save=list(saved) or None,
     )
-    adapted = get_peft_model(inner, config)
+    try:
+        adapted = get_peft_model(inner, config)
+    except ValueError as error:
+        if not named:
+            raise
+        raise TargetsUnknown(
+            f"targets are {options.targets!r}; expected names of linear layers of {options.base!r}, such as {_layers_of(inner)}, or "
+            "empty for its default"
+        ) from error
     # PEFT keeps its own layers in float32, but not a head, whose small updates would round to zero in bfloat16.
     for weights in adapted.parameters():
         if weights.requires_grad:
@@ -67,6 +80,14 @@ def with_adapter(inner: Any, options: LoRAOptions, targets: Sequence[str], *, sa
     if options.gradient_checkpointing:
         inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return cast(PeftModel, adapted)
+
+
+def _layers_of(inner: torch.nn.Module) -> str:
+    """The names of the model's linear layers, as `targets` takes them."""
+    names = dict.fromkeys(
+        name.rpartition(".")[2] for name, each in inner.named_modules() if isinstance(each, torch.nn.Linear)
+    )
+    return ", ".join(list(names)[:10])
 
 
 def start_of(options: Any, workspace: Path) -> Path | None:

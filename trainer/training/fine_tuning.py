@@ -206,8 +206,8 @@ def _train(
         "threads": torch.get_num_threads(),
         "labels_spread": stretch is not None,
     }
-    # A head that is trained has step 0 as a candidate; a fresh head ranks at random there, and the gate compares instead.
-    won = (base.ranks_untrained or bool(options.start)) and trainer.course.best_step == 0
+    # Also with a fresh head, which ranks at random at step 0: nothing has been learned that is worth publishing.
+    won = trainer.course.best_step == 0
     return Trained(adapter=adapter, base=options.base, max_length=max_length, facts=facts, base_won=won)
 
 

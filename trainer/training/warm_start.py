@@ -7,7 +7,6 @@ on the scores. Imports no Django.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
@@ -18,6 +17,7 @@ from labeling.plugins import Report
 from labeling.records import Examples, IntArray
 from labeling.retrieval.embedder import load_embedder
 from trainer.bases import Base, embedder_name
+from trainer.recommendation import is_bi_encoder
 from trainer.training.label_scaling import STEEPNESS
 from trainer.training.options import PointwiseOptions, RerankerOptions
 
@@ -32,11 +32,7 @@ _SENTENCES = re.compile(r"(?<=[.!?])\s+")
 
 def is_embedder(base: Base) -> bool:
     """Whether the base was saved as a sentence-transformers embedder and has no head that ranks."""
-    try:
-        modules = json.loads((base.folder / "modules.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    return not base.ranks_untrained and any(str(each.get("type", "")).endswith("Pooling") for each in modules)
+    return not base.ranks_untrained and is_bi_encoder(base)
 
 
 def warm_options(options: RerankerOptions) -> PointwiseOptions:

@@ -21,6 +21,7 @@ from scipy.special import expit
 
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FloatArray, TextRecord, Verdict
+from labeling.retrieval.model_folders import check_folder
 from labeling.retrieval.model_names import ModelName, check_model
 from workers.judges.score_difference import Recent, ScoreDifferenceJudge
 from workers.judges.transformers.judge import model_revision
@@ -114,7 +115,7 @@ class CrossEncoderJudge(ScoreDifferenceJudge):
         return []
 
     def prepare(self, collection: Collection) -> None:
-        """Load the model, once in each process. Raises NotAReranker, BackendMissing, ModelNotAllowed."""
+        """Load the model, once in each process. Raises NotAReranker, BackendMissing, ModelNotAllowed, FolderIncomplete."""
         super().prepare(collection)
         self._raw = Recent(SCORES_KEPT)
         load_scorer(self.options)
@@ -152,6 +153,7 @@ def load_scorer(options: CrossEncoderOptions) -> LoadedScorer:
     from transformers import AutoConfig, AutoTokenizer
 
     check_model(options.model)
+    check_folder(options.model)
     revision = options.revision or None
     config = AutoConfig.from_pretrained(options.model, revision=revision, trust_remote_code=False)
     if config.num_labels != 1:

@@ -13,6 +13,7 @@ from pytest_django import Settings
 from labeling.access.annotators import get_person
 from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.plugins import Judge
+from labeling.retrieval.query_instruction import instruction_of
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.snapshots.pairs import PAIRS_FILE
@@ -74,6 +75,24 @@ def test_pairs_are_frozen_with_texts_split_and_the_panels_mean() -> None:
     splits = {row["query_id"]: row["split"] for row in rows}
     stored = pq.read_table(io.BytesIO(storage().read_bytes(f"{snapshot.location}/rows.parquet"))).to_pylist()
     assert splits == {row["query_id"]: row["split"] for row in stored}
+
+
+def test_an_instruction_of_whitespace_is_none_and_others_are_as_the_judges_read_them() -> None:
+    project, queries, _ = judged_project()
+    project.instruction = "prefer primary sources"
+    project.save()
+    own = ["\n\t ", "\u00a0\u3000", "\n cheap ones \u2003", "", 7, None]
+    for query, value in zip(queries, own, strict=False):
+        query.metadata = {"instruction": value}
+        query.save()
+    snapshot = freeze([project], name="Told")
+    table = pq.read_table(io.BytesIO(storage().read_bytes(f"{snapshot.location}/rows.parquet"))).to_pylist()
+    for rows in (pairs_of(snapshot), table):
+        found = {row["query_id"]: row["instruction"] for row in rows}
+        for query, value in zip(queries, own, strict=False):
+            if query.pk in found:
+                assert found[query.pk] == instruction_of(value, project.instruction)
+        assert set(found.values()) == {"cheap ones", "prefer primary sources"}
 
 
 def test_equal_answers_give_equal_files_and_another_answer_another() -> None:

@@ -218,6 +218,15 @@ def test_it_stops_where_nothing_gets_better(bert: Path, tmp_path: Path) -> None:
     assert [each["step"] for each in told.of("evaluated")] == [0, 2, 4]
 
 
+def test_where_a_fresh_head_ranks_best_untrained_there_is_nothing_to_publish(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter((0.9, *[0.1] * 50))
+    monkeypatch.setattr(fine_tuning, "dev_ndcg", lambda *_, **__: next(values))
+    trained, _ = learn(bert, tmp_path)
+    assert trained.facts["best_step"] == 0 and trained.base_won
+
+
 def test_without_a_dev_split_the_last_adapter_stays(bert: Path, tmp_path: Path) -> None:
     data = make_data(8)
     alone = TrainingData(data.train, NO_EXAMPLES)

@@ -115,10 +115,10 @@ def cramped(self: Storage, source: Path, path: str, **rest: Any) -> None:
 
 
 def test_a_training_ends_in_a_stored_reranker_and_nothing_is_stored_without_room(
-    project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = save_tiny_bert(tmp_path / "bert")
-    options = make_options(base, epochs=2, eval_steps=3).model_dump()
+    snapshot = make_snapshot(project, dev_share=0.0)  # on two dev queries a head of random weights may win
+    options = make_options(save_tiny_bert(tmp_path / "bert"), epochs=2, eval_steps=3).model_dump()
     run = start_training(project, snapshot, trainer="pointwise", options=options, by=make_user())
     assert (run.state, run.seed) == ("planned", 0)
     with monkeypatch.context() as full:
@@ -142,7 +142,7 @@ def test_a_training_ends_in_a_stored_reranker_and_nothing_is_stored_without_room
     assert json.loads(storage().read_bytes(f"{reranker.location}/manifest.json")) == reranker.manifest
     assert reranker.manifest["card"]["data"]["checksum"] == snapshot.checksum
     assert run.progress["facts"]["rows"] == snapshot.manifest["splits"]["train"]["rows"]
-    assert [point[0] for point in run.progress["ndcg"]][:2] == [0, 3]
+    assert run.progress["step"] == run.progress["steps"] > 3
     job = job_of(run)
     assert (job.state, job.message) == ("finished", f"reranker {reranker.name!r} published")
     assert not workspace_of(run).exists()
@@ -293,11 +293,11 @@ def test_notes_are_read_in_the_language_of_the_reader_with_numbers_that_every_la
 
 
 def test_a_student_that_is_held_back_is_served_to_nobody_until_an_owner_publishes_it(
-    project: Project, snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start_training(
         project,
-        snapshot,
+        make_snapshot(project, dev_share=0.0),
         trainer="pointwise",
         options=make_options(save_tiny_bert(tmp_path / "bert"), epochs=1).model_dump(),
     )

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
 from labeling.retrieval.embedder import Float32Array
-from trainer.bases import Base, quiet
+from trainer.bases import Base, UnsupportedBase, loading, quiet
 from trainer.recommendation import is_bi_encoder
 from trainer.token_similarity import with_tokens
 from trainer.training.adapters import PROBE_ROWS, choose_bf16, load_start, place_of, set_dropout, with_adapter
@@ -33,6 +33,10 @@ class SizeTooLarge(ValueError):
     """The base's embeddings are smaller than a size that was asked for."""
 
 
+class TokensDiffer(ValueError):
+    """The base's token vectors have another size than its embeddings, so the two cannot be compared alike."""
+
+
 def check_embedder(base: Base) -> None:
     """Raise NotAnEmbedder for a base that is no bi-encoder of sentence-transformers."""
     if not is_bi_encoder(base):
@@ -43,15 +47,22 @@ def check_embedder(base: Base) -> None:
 
 
 def load_bi_encoder(base: Base, *, device: str | None = None, dtype: str = "float32") -> SentenceTransformer:
-    """The base as sentence-transformers loads it, without the network. Raises NotAnEmbedder."""
+    """The base as sentence-transformers loads it, without the network. Raises NotAnEmbedder, UnsupportedBase."""
     check_embedder(base)
     quiet()
-    return SentenceTransformer(
-        str(base.folder),
-        device=device,
-        local_files_only=True,
-        model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
-    )
+    with loading(base):
+        model = SentenceTransformer(
+            str(base.folder),
+            device=device,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True, "dtype": dtype, "attn_implementation": "sdpa"},
+        )
+    if any(model.prompts.values()) and not all(getattr(each, "include_prompt", True) for each in model):
+        raise UnsupportedBase(
+            f"base {base.name!r} leaves its prompts out of the vectors (include_prompt is false), which a pass over queries and "
+            "documents cannot; choose an embedder whose pooling includes the prompt"
+        )
+    return model
 
 
 class BiEncoder(torch.nn.Module):
@@ -65,7 +76,9 @@ class BiEncoder(torch.nn.Module):
         self.model = load_bi_encoder(base, **place_of(options.precision))
         self.whole_length = int(self.model.max_seq_length or base.max_length or options.max_length)
         self.sizes = _sizes(base, int(self.model.get_embedding_dimension() or 0), options)
-        inner: Any = cast(Any, self.model[0]).model
+        first: Any = self.model[0]
+        self.token_size = int(first.get_embedding_dimension())
+        inner: Any = first.model
         self.adapted = with_adapter(inner, options, base.lora_targets)
         set_dropout(self.model, options.dropout)
         self.log_temperature = torch.nn.Parameter(
@@ -151,7 +164,10 @@ class BiEncoder(torch.nn.Module):
 
     @torch.no_grad()
     def encode_tokens(self, texts: Sequence[str], role: Role, *, most: int) -> list[Float32Array]:
-        """float32[1 + tokens, size] of each text, as `with_tokens` gives them, without special tokens; whole texts."""
+        """float32[1 + tokens, size] of each text, as `with_tokens` gives them, without special tokens; whole texts.
+
+        Without tokens where they are no vectors of the embeddings' size.
+        """
         tokenizer: Any = self.model.tokenizer
         special = torch.tensor(tokenizer.all_special_ids)
         tokenised = self.tokens(texts, role, max_length=self.whole_length)
@@ -163,6 +179,8 @@ class BiEncoder(torch.nn.Module):
                 given = self.model(batch_to_device(features, self.model.device))
             vectors = torch.nn.functional.normalize(given["sentence_embedding"].float(), dim=-1).cpu().numpy()
             states = given["token_embeddings"].float().cpu().numpy()
+            if self.token_size != vectors.shape[1]:
+                kept[:] = False  # the text's vector stands for its tokens, see `with_tokens`
             for row, at in enumerate(rows):
                 found[at] = with_tokens(vectors[row], states[row][kept[row].cpu().numpy()])
         return found

@@ -27,7 +27,7 @@ from trainer.instructions import check_instructions, told_data
 from trainer.training import checkpoints
 from trainer.training.adapters import start_of
 from trainer.training.dev_ndcg import some_queries
-from trainer.training.embedding.bi_encoder import BiEncoder
+from trainer.training.embedding.bi_encoder import BiEncoder, TokensDiffer
 from trainer.training.embedding.course import Course, looks_of, steps_of
 from trainer.training.embedding.lessons import HeldOut, Lessons, make_lessons
 from trainer.training.embedding.line_search import FEWEST_QUERIES, SCALES, Choice, choose
@@ -59,8 +59,8 @@ def nothing_to_choose_on(options: EmbeddingOptions, *, dev: int, train: int) -> 
 def train_embedder(options: EmbeddingOptions, data: TrainingData, workspace: Path, report: Report) -> Trained:
     """Train from the last checkpoint in `workspace`; compute fewer texts at once while memory runs out.
 
-    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, InstructionTooLong, OutOfMemory, LossNotFinite, and the errors
-    of `trainer.bases`. On several GPUs only the first process trains.
+    Raises NoPreferences, OneElo, NothingToChooseOn, NotAnEmbedder, SizeTooLarge, TokensDiffer, InstructionTooLong, OutOfMemory, LossNotFinite, and the
+    errors of `trainer.bases`. On several GPUs only the first process trains.
     """
     torch.set_num_threads(options.threads or threads_to_use())
     base = load_base(options.base)
@@ -92,6 +92,11 @@ class _Training:
         shortest = steps_of(options, min([count - len(part) for part in self.folds], default=count))
         self.looks = looks_of(options, count, shortest=shortest)
         self.model = BiEncoder(base, options)
+        if options.token_similarity and self.model.token_size != self.model.sizes[0]:
+            raise TokensDiffer(
+                f"base {base.name!r} has token vectors of {self.model.token_size} numbers and embeddings of {self.model.sizes[0]}, "
+                "so its tokens cannot be compared; turn token_similarity off, or choose another embedder"
+            )
         if (start := start_of(options, workspace)) is not None:
             self.model.start_from(start)
         # Copies: `trainable` shares memory with the model, which the courses change.

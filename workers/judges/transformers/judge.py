@@ -19,6 +19,7 @@ import pydantic
 
 from labeling.plugins import Judge, register
 from labeling.records import Collection, Comparison, Failure, FailureKind, Usage, Verdict
+from labeling.retrieval.model_folders import check_folder
 from labeling.retrieval.model_names import ModelName, check_model
 from workers.endpoints.failures import NotAsked
 from workers.judges.examples import MOST_EXAMPLES, Examples
@@ -193,11 +194,12 @@ class TransformersJudge(Judge):
 
 
 def load_local_model(options: LocalOptions) -> LocalModel:
-    """Load model and tokenizer onto their device. Raises LabelsMissing, ModelNotAllowed."""
+    """Load model and tokenizer onto their device. Raises LabelsMissing, ModelNotAllowed, FolderIncomplete."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     check_model(options.model)
+    check_folder(options.model)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

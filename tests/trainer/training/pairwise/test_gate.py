@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,11 @@ def test_an_untrained_student_is_level_with_itself_and_no_better_than_chance(tmp
     base = load_base(str(save_tiny_embedder(tmp_path / "embedder")))
     untrained = untrained_student(base, apart=True, max_length=64, reads_instruction=False)
     assert isinstance(untrained, ApartStudent) and not untrained.reader.reads_instruction
-    dev, test = make_pairs(6, first=1000), make_pairs(6, first=2000)
+    # Where the panel is undecided, no answer can be better than chance, whatever the random weights say.
+    dev, test = (
+        replace(own, preferences=np.full(len(own), 0.5))
+        for own in (make_pairs(6, first=1000), make_pairs(6, first=2000))
+    )
     write_pairs(tmp_path / "pairs.parquet", train=make_pairs(2), dev=dev, test=test)
     write_ranks(tmp_path / "rows.parquet", test, rank_of={(1, 1): 1})
     found = hold_at_pairs_gate(

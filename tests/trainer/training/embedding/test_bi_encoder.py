@@ -1,0 +1,68 @@
+"""Bases of embedding students that differ from a transformer with mean pooling: trained as they are served, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling
+
+from labeling.records import Trained
+from tests.factories.lessons import Report, make_data
+from tests.factories.weights.tiny_embedders import save_tiny_embedder
+from trainer.bases import UnsupportedBase, load_base
+from trainer.training.adapters import TargetsUnknown
+from trainer.training.embedding.bi_encoder import TokensDiffer, load_bi_encoder
+from trainer.training.embedding.options import EmbeddingOptions
+from trainer.training.embedding.plugin import Embedding
+
+
+@pytest.fixture(autouse=True)
+def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZELO_MODELS", "*")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_embedder(tmp_path_factory.mktemp("embedder"))
+
+
+def saved_with(base: Path, folder: Path, *modules: Any, **options: Any) -> str:
+    """The base with other modules behind its transformer, or with prompts."""
+    found = SentenceTransformer(str(base), device="cpu")
+    every = [found[0], *(modules or list(found)[1:])]
+    SentenceTransformer(modules=every, device="cpu", **options).save_pretrained(str(folder), create_model_card=False)
+    return str(folder)
+
+
+def learn(base: Path | str, workspace: Path, **changes: Any) -> Trained:
+    workspace.mkdir()
+    small: dict[str, Any] = {"base": str(base), "precision": "fp32", "rank": 4, "threads": 1, "epochs": 1}
+    return Embedding(EmbeddingOptions.model_validate(small | changes)).train(make_data(6), workspace, Report())
+
+
+def test_a_base_whose_embeddings_have_another_size_than_its_tokens_compares_lists_alone(
+    base: Path, tmp_path: Path
+) -> None:
+    dense = saved_with(base, tmp_path / "dense", Pooling(32, pooling_mode="mean"), Dense(32, 8))
+    with pytest.raises(TokensDiffer, match="token vectors of 32 numbers and embeddings of 8"):
+        learn(dense, tmp_path / "tokens", token_similarity=True)
+    trained = learn(dense, tmp_path / "lists", list_similarity=True)
+    assert (trained.embedding_sizes, trained.token_weight) == ((8,), 0.0)
+
+
+def test_a_base_that_leaves_its_prompts_out_is_refused(base: Path, tmp_path: Path) -> None:
+    prompts = {"query": "about bread: "}
+    without = Pooling(32, pooling_mode="mean", include_prompt=False)
+    with pytest.raises(UnsupportedBase, match="include_prompt is false"):
+        learn(saved_with(base, tmp_path / "out", without, prompts=prompts), tmp_path / "w")
+    kept = load_bi_encoder(load_base(saved_with(base, tmp_path / "in", prompts=prompts)))
+    assert kept.prompts["query"] == "about bread: "
+
+
+@pytest.mark.parametrize("targets", ["nonsense", "LayerNorm"])
+def test_targets_that_cannot_be_adapted_are_named_with_those_that_can(base: Path, tmp_path: Path, targets: str) -> None:
+    with pytest.raises(TargetsUnknown, match="query, key, value, dense"):
+        learn(base, tmp_path / "w", targets=targets)
