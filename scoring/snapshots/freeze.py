@@ -32,11 +32,11 @@ from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
 from scoring.snapshots.fingerprints import document_prints, earlier_splits
 from scoring.snapshots.lineage import lineage, software
+from scoring.snapshots.named_splits import named_split, nothing_named
 from scoring.snapshots.other_grades import other_grades
 from scoring.snapshots.pairs import Pairable, write_pairs
 from scoring.snapshots.splits import (
     PROVING,
-    SPLITS,
     TRAIN,
     Prints,
     fingerprint,
@@ -368,15 +368,12 @@ def _read_queries(project_ids: list[int], split_by: str) -> _Queries:
     fields = ("id", "project__slug", "domain", "text", "metadata", "external_id")
     for pk, slug, domain, text, metadata, name in rows.values_list(*fields).iterator(chunk_size=2000):
         ids.append(pk)
-        named.append(_named_split(metadata, split_by, name))
+        named.append(named_split(metadata.get(split_by) if split_by else None, split_by, name))
         projects.append(slug)
         domains.append(domain)
         prints.append(fingerprint(text))
     if split_by and ids and max(named) < 0:
-        raise SnapshotRefused(
-            f"split_by is {split_by!r}, which no scored query has in its metadata; expected a field with train, dev, test or "
-            "heldout as its value"
-        )
+        raise nothing_named(split_by)
     return _Queries(
         np.array(ids, dtype=np.int64),
         projects,
@@ -384,18 +381,6 @@ def _read_queries(project_ids: list[int], split_by: str) -> _Queries:
         np.array(prints, dtype=np.uint64),
         np.array(named, dtype=np.int64),
     )
-
-
-def _named_split(metadata: dict[str, Any], split_by: str, query: str) -> int:
-    value = metadata.get(split_by) if split_by else None
-    if value is None:
-        return -1
-    if value not in SPLITS:
-        raise SnapshotRefused(
-            f"query {query!r} has {split_by} = {str(value)[:80]!r} in its metadata; expected {', '.join(SPLITS)}; correct it, or "
-            "remove the field"
-        )
-    return SPLITS.index(value)
 
 
 def _check_named(options: SnapshotOptions, queries: _Queries) -> None:

@@ -25,6 +25,7 @@ from scoring.annotators.student_weights import student_ids
 from scoring.models import Snapshot
 from scoring.sampling.draw import comparable_query_ids
 from scoring.snapshots.freeze import SnapshotOptions, freeze
+from trainer.bases import load_base
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import PAIRWISE_JUDGE
 from trainer.training.pairwise.options import PairwiseOptions
@@ -128,8 +129,9 @@ def order_distillation(
 ) -> Job:
     """Order a distilled run with this panel. Raises DistillationRefused, pydantic.ValidationError; nothing is stored then."""
     options = options or DistillationOptions()
-    options.training  # noqa: B018  checks the base
+    options.training  # noqa: B018  checks the base's name
     check_panel(project, judges)
+    _check_base(options.base)  # before anything is paid
     queries = len(comparable_query_ids(project.pk))
     if queries < FEWEST_QUERIES:
         raise DistillationRefused(
@@ -158,6 +160,13 @@ def order_distillation(
         raise DistillationRefused(str(error)) from error
     job.refresh_from_db()
     return job
+
+
+def _check_base(name: str) -> None:
+    try:
+        load_base(name)
+    except (OSError, ValueError) as error:
+        raise DistillationRefused(f"base {name!r} cannot be loaded: {error}") from error
 
 
 def check_panel(project: Project, judges: Sequence[Annotator]) -> None:

@@ -31,10 +31,10 @@ from scoring.snapshots.freeze import ROWS_FILE, software
 from scoring.snapshots.pairs import PAIRS_FILE
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
-from trainer.bases import MINILM, load_base
+from trainer.bases import MINILM, Base, load_base
 from trainer.models import Reranker, TrainingRun
 from trainer.publishing.manifests import ADAPTER, is_embedding, is_pairwise
-from trainer.recommendation import Recommendation, recommended_trainer
+from trainer.recommendation import Recommendation, is_bi_encoder, recommended_trainer
 from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED, artefact_folder, artefact_of
 from trainer.training.launcher import TrainingProcess
 from trainer.training.options import START
@@ -139,6 +139,20 @@ def recommendation(snapshot: Snapshot, options: Mapping[str, Any] | None = None)
         raise TrainingRefused(str(error)) from error
     except (OSError, ValueError) as error:
         raise TrainingRefused(f"no trainer can be recommended: {error}; name the trainer in the request") from error
+
+
+def check_ranking_trainer(trainer: str, options: Mapping[str, Any], base: Base) -> None:
+    """Raise UnknownPlugin, pydantic.ValidationError or TrainingRefused unless the trainer makes a reranker of the base."""
+    plugin = cast("type[Trainer]", get_plugin("trainer", trainer))
+    plugin.from_dict(dict(options))
+    if plugin.learns_from == "pairs":
+        raise TrainingRefused(
+            f"trainer {trainer!r} makes a judge, which ranks nothing; choose a trainer of rerankers, or none for the recommended one"
+        )
+    if trainer == "embedding" and not is_bi_encoder(base):
+        raise TrainingRefused(
+            f"base {base.name!r} is not an embedder, and trainer {trainer!r} needs one; choose another trainer, or an embedder as base"
+        )
 
 
 def start_student(project: Project, checksum: str) -> Reranker | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from labeling.records import TrainingData
 from tests.factories.lessons import make_data, make_options, write_rows
 from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 from trainer.publishing.manifests import ARTEFACTS
@@ -29,10 +30,15 @@ SECRETS = {
 
 
 def make_workspace(
-    folder: Path, options: dict[str, Any], *, trainer: str = "pointwise", module: str = "trainer.training.pointwise"
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    trainer: str = "pointwise",
+    module: str = "trainer.training.pointwise",
+    data: TrainingData | None = None,
 ) -> Path:
     folder.mkdir()
-    write_rows(folder / ROWS, make_data())
+    write_rows(folder / ROWS, data or make_data())
     card = {"name": "Tiny", "data": {"rows": 96}, "lineage": {}, "training": {}}
     order = {"trainer": trainer, "module": module, "options": options, "card": card}
     (folder / ORDER).write_text(json.dumps(order))
@@ -65,8 +71,10 @@ def never(event: dict[str, Any]) -> bool:
 @pytest.mark.long
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     base = save_tiny_bert(tmp_path / "bert")
-    options = make_options(base, dropout=0.1, eval_steps=4, epochs=3, patience=0).model_dump()
-    whole, killed = (make_workspace(tmp_path / name, options) for name in ("whole", "killed"))
+    # Enough to learn more than the head's random weights rank by chance: otherwise nothing is published.
+    options = make_options(base, dropout=0.1, eval_steps=4, epochs=4, learning_rate=2e-3, patience=0).model_dump()
+    data = make_data(24, dev=16)
+    whole, killed = (make_workspace(tmp_path / name, options, data=data) for name in ("whole", "killed"))
     with TrainingProcess(whole) as beside:  # most of the time goes into starting
         with TrainingProcess(killed) as process:
             told = follow(process, lambda event: event["kind"] == "checkpoint" and event["step"] >= 8)

@@ -258,6 +258,8 @@ def test_what_cannot_be_distilled_is_refused_and_nothing_is_stored() -> None:
     ):
         with pytest.raises(DistillationRefused, match=told):
             order_distillation(where, panel)
+    with pytest.raises(DistillationRefused, match=r"base 'no/such-model' cannot be loaded.*hf download"):
+        order_distillation(project, judges, DistillationOptions(base="no/such-model"))
     with (
         pytest.raises(pydantic.ValidationError, match="not allowed in this installation"),
         pytest.MonkeyPatch.context() as patch,

@@ -15,6 +15,7 @@ from scoring.models import Snapshot
 from scoring.rating import rate_stale
 from tests.factories.rows import make_judges, make_project
 from tests.factories.students.stored import stored_student
+from tests.factories.weights.tiny_models import save_tiny_bert
 from tests.factories.working import judge_all
 from trainer.models import Reranker, TrainingRun
 from workers.jobs.calibration import calibrate
@@ -246,6 +247,28 @@ def test_where_the_pairwise_student_is_held_back_the_panel_goes_on_alone_within_
     assert states(recipe)["design"] == "finished"
     panel = Run.objects.exclude(sampler="cross-query")
     assert view_of(recipe).spent.calls == Attempt.objects.filter(run__in=panel).count()
+
+
+@pytest.mark.usefixtures("stub_trainer")
+def test_a_last_stage_that_cannot_begin_is_refused_before_the_panel_is_paid(tmp_path: Path) -> None:
+    project = make_project(queries=12)
+    judges = make_judges(project, 1)
+    bert = str(save_tiny_bert(tmp_path / "bert"))
+    for options, told in (
+        ({"trainer": "nonsense"}, "no trainer is named 'nonsense'; available: embedding"),
+        ({"trainer": "pairwise"}, "'pairwise' makes a judge, which ranks nothing"),
+        ({"trainer": "embedding", "base": bert}, "is not an embedder"),
+        ({"trainer": "test-trainer"}, "base: no option has this name"),
+        ({"split_by": "part"}, "split_by is 'part', which no scored query has"),
+    ):
+        with pytest.raises(RecipeRefused, match=told):
+            order_recipe(project, judges, RecipeOptions.model_validate(options))
+    project.queries.update(metadata={"part": "TRAIN"})
+    with pytest.raises(RecipeRefused, match="has part = 'TRAIN' in its metadata; expected train, dev, test, heldout"):
+        order_recipe(project, judges, RecipeOptions(split_by="part"))
+    assert not Job.objects.exists() and not Recipe.objects.exists()
+    project.queries.update(metadata={"part": "train"})
+    planned(project, judges, RecipeOptions(split_by="part", trainer="listwise", base=bert))
 
 
 def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:

@@ -214,6 +214,7 @@ def test_where_people_are_being_asked_all_mined_pairs_already_the_order_says_wha
     assert refinement_of(Job.objects.get(pk=job.pk)).plan == SpotCheckPlan.objects.latest("pk")
 
 
+@pytest.mark.usefixtures("stub_trainer")
 def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
     student = make_student(tmp_path, dev_share=0.1)
     judges = list(student.project.annotators.order_by("pk"))
@@ -227,6 +228,13 @@ def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(RefinementRefused, match=told):
             order_refinement(which, panel)
+    for trainer, told in (
+        ("test-trainer", "has no option 'start', so it cannot continue"),
+        ("gone", "no trainer is named 'gone'"),
+    ):
+        TrainingRun.objects.filter(pk=run.pk).update(trainer=trainer)
+        with pytest.raises(RefinementRefused, match=told):
+            order_refinement(Reranker.objects.get(pk=student.pk), judges)
     for changes, told in (
         ({"start": "0" * 64}, "which project .* does not have"),
         ({"start": student.checksum, "rank": 8}, "has rank 4 and the training 8"),

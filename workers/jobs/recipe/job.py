@@ -16,14 +16,17 @@ from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.models import Annotator, Project
+from labeling.plugins import problem_of
 from labeling.stored_texts import stored_text
-from trainer.bases import load_base
+from scoring.snapshots.named_splits import check_split_field
+from trainer.bases import Base, load_base
 from workers.broker.hints import leave_hint
 from workers.jobs.distillation import REPLACED, DistillationRefused, check_panel, run_ids_of, with_replaced
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, carry_step, hold
 from workers.jobs.recipe.options import RecipeOptions
 from workers.jobs.recipe.plan import Plan, plan_recipe
 from workers.jobs.recipe.stages import REFUSALS, LeftOut, NotYet, Order, RecipeStopped, work_of
+from workers.jobs.training import check_ranking_trainer
 from workers.models import Job, Recipe, RecipeStage
 from workers.runs.savings import Spent, panel_spend
 
@@ -64,16 +67,27 @@ def planned(project: Project, judges: Sequence[Annotator], options: RecipeOption
     options = options or RecipeOptions()
     try:
         check_panel(project, judges)
-        load_base(options.base)
+        base = load_base(options.base)
     except DistillationRefused as error:
         raise RecipeRefused(str(error).replace("the distilled run has", "the recipe has")) from error
     except (OSError, ValueError) as error:
         raise RecipeRefused(f"base {options.base!r} cannot be loaded: {error}") from error
+    _check_last_stages(project, options, base)
     plan = plan_recipe(project, judges, options)
     left_out = plan.stages[0].reason
     if options.distill == "always" and left_out:
         raise RecipeRefused(f"nothing can be distilled: {left_out}")
     return plan
+
+
+def _check_last_stages(project: Project, options: RecipeOptions, base: Base) -> None:
+    """Raise RecipeRefused for what would be refused after the panel has been paid."""
+    try:
+        if options.trainer:
+            check_ranking_trainer(options.trainer, options.training, base)
+        check_split_field(project, options.split_by)
+    except REFUSALS as error:
+        raise RecipeRefused(problem_of(error)) from error
 
 
 def order_recipe(

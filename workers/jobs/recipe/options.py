@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -59,6 +59,11 @@ class RecipeOptions(Options):
         "removed otherwise.",
     )
     seed: int = pydantic.Field(default=0, ge=0, lt=2**31, description="Seed of designs, splits and trainings.")
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The options of the reranker's training."""
+        return {"base": self.base, "seed": self.seed}
 
     @property
     def distillation(self) -> DistillationOptions:

@@ -289,13 +289,12 @@ class _Student:
         return {"snapshot": found}
 
     def start(self, order: Order, made: Mapping[str, Any]) -> Mapping[str, Any]:
-        options = {"base": order.options.base, "seed": order.options.seed}
         try:
             run = start_training(
                 order.project,
                 made["snapshot"],
                 trainer=order.options.trainer,
-                options=options,
+                options=order.options.training,
                 by=order.recipe.created_by,
             )
         except AlreadyTraining:

@@ -19,7 +19,7 @@ from django.db.models.functions import Now
 
 from labeling import audit
 from labeling.models import Annotator, Pair, Project
-from labeling.plugins import Options
+from labeling.plugins import Options, UnknownPlugin, get_plugin
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot, SpotCheckPlan
 from scoring.sampling.named_pairs import NAMED, by_query
@@ -158,6 +158,7 @@ def order_refinement(
 def _check(student: Reranker, judges: Sequence[Annotator], options: RefinementOptions) -> None:
     if student.kind != TRAINED or student.training_run is None or not student.checksum:
         raise RefinementRefused(f"{student.name!r} is not a student that was trained here; choose a trained reranker")
+    _check_trainer(student.training_run)
     if options.ask == "panel":
         try:
             check_panel(student.project, judges)
@@ -168,6 +169,20 @@ def _check(student: Reranker, judges: Sequence[Annotator], options: RefinementOp
         raise RefinementRefused(
             f"snapshot {student.training_run.snapshot.name!r} has {dev} dev queries; a refinement needs {FEWEST_DEV_QUERIES} to "
             "choose on, so train on a snapshot with a larger dev_share"
+        )
+
+
+def _check_trainer(training: TrainingRun) -> None:
+    """Raise RefinementRefused unless the trainer of a student can continue from it."""
+    try:
+        fields = get_plugin("trainer", training.trainer).Options.model_fields
+    except UnknownPlugin as error:
+        raise RefinementRefused(str(error)) from error
+    missing = [name for name in ("start", "epochs", "max_steps", "seed") if name not in fields]
+    if missing:
+        raise RefinementRefused(
+            f"trainer {training.trainer!r} has no option {missing[0]!r}, so it cannot continue from a student; choose a student of "
+            "another trainer"
         )
 
 
