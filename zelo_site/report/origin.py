@@ -13,6 +13,7 @@ from labeling.models import Annotator, Project
 from scoring.models import Snapshot
 from scoring.snapshots.lineage import software
 from trainer.models import Reranker
+from zelo_site.pages.rerankers.proof import named_with_release
 from zelo_site.report.document import Block, Facts, Line, Section, Table, numbers, words
 from zelo_site.templatetags.figures import count
 
@@ -47,16 +48,22 @@ def versions_section(project: Project, snapshots: list[Snapshot]) -> Section:
     sums = [(named(each, snapshots), each.checksum) for each in snapshots]
     names = {name for name, __ in sums}
     sums += [
-        (f"{each.name} ({_('reranker')})" if each.name in names else each.name, each.checksum)
+        (_named_beside(each, names), each.checksum)
         for each in Reranker.objects.filter(project=project)
         .exclude(checksum="")
         .order_by("id")
-        .only("name", "checksum")
+        .only("name", "kind", "checksum", "release")
     ]
     blocks: list[Block] = [Facts(tuple(sorted(software().items())), title=_("Software"))]
     if sums:
         blocks.append(Facts(tuple(sums), title=_("SHA-256 checksums"), is_code=True))
     return Section("versions", _("Versions and checksums"), tuple(blocks))
+
+
+def _named_beside(reranker: Reranker, names: set[str]) -> str:
+    """Return the reranker's name, with its kind where a snapshot has the same, and whether the gate held it back."""
+    name = named_with_release(reranker)
+    return f"{name} ({_('reranker')})" if name in names else name
 
 
 def named(snapshot: Snapshot, beside: Sequence[Snapshot]) -> str:

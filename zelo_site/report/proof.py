@@ -18,7 +18,7 @@ from trainer.evaluation.rank_changes import Moved, what_moved
 from trainer.evaluation.snapshot_comparison import Change, SnapshotComparison
 from trainer.evaluation.system_orders import SystemOrders, all_system_orders
 from zelo_site.pages.rerankers.orders import OrdersLine, orders_lines
-from zelo_site.pages.rerankers.proof import shown_name
+from zelo_site.pages.rerankers.proof import named_with_release
 from zelo_site.report.document import Block, Column, Line, Section, Table, Text, bars, numbers, words
 from zelo_site.templatetags.figures import count, decimals, no_interval, signed, span
 
@@ -64,7 +64,7 @@ def _proof(board: Leaderboard) -> Section:
 def _results(board: Leaderboard) -> Table:
     drawn = bars([_span(row.leading) for row in board.rows])
     lines = tuple(
-        Line(shown_name(row), (*(interval(own) for own in row.metrics.values()), *_matched(row)), bar)
+        Line(named_with_release(row), (*(interval(own) for own in row.metrics.values()), *_matched(row)), bar)
         for row, bar in zip(board.rows, drawn, strict=True)
     )
     note = ngettext(
@@ -117,14 +117,17 @@ def _tests(board: Leaderboard, baseline: Row) -> Table:
     rows = paired_tests(board, baseline)
     drawn = bars([_span(test.difference) for __, test, ___ in rows], zero=True)
     lines = tuple(
-        Line(shown_name(row), (*change_cells(test), p_text(adjusted), count(test.difference.count)), bar)
+        Line(named_with_release(row), (*change_cells(test), p_text(adjusted), count(test.difference.count)), bar)
         for (row, test, adjusted), bar in zip(rows, drawn, strict=True)
     )
     note = _(
         "Paired over the queries that both rank: bootstrap interval of the mean difference, two-sided randomisation test "
         "with %(n)s random sign flips (seed 0), Holm’s correction over the rows of this table."
     ) % {"n": count(RESAMPLES)}
-    title = _("Difference in %(measure)s to %(name)s") % {"measure": board.labels[0], "name": shown_name(baseline)}
+    title = _("Difference in %(measure)s to %(name)s") % {
+        "measure": board.labels[0],
+        "name": named_with_release(baseline),
+    }
     return Table(title, _("reranker"), _tested(), lines, note)
 
 
@@ -134,7 +137,7 @@ def _tested() -> tuple[Column, ...]:
 
 def _domains(board: Leaderboard) -> Table:
     title = _("%(measure)s by domain") % {"measure": board.labels[0]}
-    names, domains = [shown_name(row) for row in board.rows], [each or "–" for each in board.domains]
+    names, domains = [named_with_release(row) for row in board.rows], [each or "–" for each in board.domains]
     cells = [
         tuple("–" if own is None else f"{interval(own)}, {own.count}" for own in row.by_domain) for row in board.rows
     ]
@@ -199,7 +202,7 @@ def _moved(board: Leaderboard) -> Section | None:
     losses = [each for each in moved if each.change < 0]
     gains = [each for each in reversed(moved) if each.change > 0]
     text = _("From %(before)s to %(after)s: %(gains)s queries gained, %(losses)s lost, %(same)s stayed the same.") % {
-        "before": shown_name(baseline), "after": shown_name(best), "gains": count(len(gains)),
+        "before": named_with_release(baseline), "after": named_with_release(best), "gains": count(len(gains)),
         "losses": count(len(losses)), "same": count(len(moved) - len(gains) - len(losses)),
     }  # fmt: skip
     tables = [_moves(_("Largest losses"), losses), _moves(_("Largest gains"), gains)]

@@ -75,10 +75,16 @@ def described(found: Refinement) -> str:
     job = found.job
     rows = (("run", found.run), ("plan", found.plan), ("snapshot", found.snapshot), ("training", found.training))
     made = "".join(f", {name} {row.pk}" for name, row in rows if row is not None)
-    name = found.student.name if found.student is not None else "a deleted student"
-    line = f"refinement {job.pk} of {name!r}: {job.get_state_display()} at {found.stage}; "
+    name = _named(found.student) if found.student is not None else "a deleted student"
+    line = f"refinement {job.pk} of {name}: {job.get_state_display()} at {found.stage}; "
     line += f"{found.pairs:,} pairs, {found.disagreements:,} disagreements{made}"
     return line + (f"\n  {job.error}" if job.error else "")
+
+
+def _named(student: Reranker) -> str:
+    """The student's name, and that the gate held it back."""
+    is_published = student.release == Reranker.Release.PUBLISHED
+    return repr(student.name) if is_published else f"{student.name!r} ({student.get_release_display()})"
 
 
 def _student(project: Project, wanted: str) -> Reranker:

@@ -93,6 +93,17 @@ def shown_name(reranker: Row | Reranker) -> str:
     return translated_name(reranker.name, UNTRAINED_BASE, JUDGE_ORDER)
 
 
+def named_with_release(reranker: Row | Reranker) -> str:
+    """Return the name, and whether the gate held the reranker back: where there is no place for a badge."""
+    found = reranker if isinstance(reranker, Reranker) else reranker.evaluation.reranker
+    badges = {
+        Reranker.Release.HELD_BACK: _("held back"),
+        Reranker.Release.PUBLISHED_ANYWAY: _("published although held back"),
+    }
+    badge = badges.get(Reranker.Release(found.release))
+    return f"{shown_name(reranker)} ({badge})" if badge else shown_name(reranker)
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """A reranker's row on the page."""
@@ -102,7 +113,7 @@ class Named:
 
     @classmethod
     def of(cls, reranker: Reranker) -> Named:
-        return cls(reranker.pk, shown_name(reranker))
+        return cls(reranker.pk, named_with_release(reranker))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
@@ -55,7 +56,7 @@ def test_trainings_and_deployments_show_the_badge(
     found = student(project, snapshot, release)
     deployment = Deployment.objects.create(project=project, name="live", current=found)
     for name, *more in (
-        ("training",), ("training-run", found.training_run_id), ("deployments",), ("deployment", deployment.pk),
+        ("refine", found.pk), ("training",), ("training-run", found.training_run_id), ("deployments",), ("deployment", deployment.pk),
     ):  # fmt: skip
         html = client.get(reverse(name, args=[project.slug, *more])).content.decode()
         assert (BADGE in html) == said, name
@@ -67,14 +68,20 @@ def test_the_leaderboard_says_it_on_page_over_rest_and_in_the_terminal(
     chosen = [each for each in enter_baselines(project) if each.kind == "bm25"]
     evaluate(order_evaluation(project, snapshot, "test", rerankers=chosen).pk)
 
-    def told() -> tuple[bool, str, bool]:
+    moved = f"{reverse('moved', args=[project.slug])}?from={chosen[0].pk}&to={chosen[0].pk}"
+    report = reverse("report", args=[project.slug])
+
+    def told() -> tuple[int, str, bool]:
+        cache.clear()  # keeps a report for a while
         out = io.StringIO()
         call_command("evaluate", project.slug, stdout=out)
         rows = client.get(f"/api/v1/projects/{project.slug}/leaderboard?snapshot={snapshot.pk}").json()["rows"]
         release = next(each["release"] for each in rows if each["kind"] == "bm25")
-        html = page(client, "proof", project.slug)
-        return BADGE in html, release, "BM25 (published although it was held back)" in out.getvalue()
+        pages = [client.get(each).content.decode() for each in (moved, report)]
+        counts = [text.count(BADGE) for text in (page(client, "proof", project.slug), *pages)]
+        assert counts[0] in (0, 2), "the leaderboard, and its part by domain"
+        return sum(map(bool, counts)), release, "BM25 (published although it was held back)" in out.getvalue()
 
-    assert told() == (False, "published", False)
+    assert told() == (0, "published", False)
     Reranker.objects.filter(kind="bm25").update(release="published_anyway")
-    assert told() == (True, "published_anyway", True)
+    assert told() == (3, "published_anyway", True)
