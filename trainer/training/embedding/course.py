@@ -19,7 +19,7 @@ from trainer.training import checkpoints
 from trainer.training.adapters import optimizer_of
 from trainer.training.dev_ndcg import not_finite
 from trainer.training.embedding.bi_encoder import BiEncoder, backward_through, padded_tokens
-from trainer.training.embedding.lessons import Lesson
+from trainer.training.embedding.lessons import Lesson, Tokens
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.losses.listwise import softmax_distance
 from trainer.training.memory import memory_in_use
@@ -41,26 +41,52 @@ def lesson_loss(
     """
     temperature = model.log_temperature.exp()
     total = vectors.new_zeros(())
+    in_batch = options.in_batch_negatives and len(lessons) > 1
+    compared = compared_rows(lessons).to(vectors.device) if in_batch else None
     for size in model.sizes:
         cut = torch.nn.functional.normalize(vectors[:, :size], dim=-1)
         parts = cut.split([1 + len(each.documents) for each in lessons])
         every = torch.cat([own[1:] for own in parts])
         start = 0
-        for lesson, own in zip(lessons, parts, strict=True):
+        for number, (lesson, own) in enumerate(zip(lessons, parts, strict=True)):
             stop = start + len(lesson.documents)
             elo = lesson.elo.to(cut.device)
             wanted = torch.softmax(elo / elo_scale, dim=0)
             scores = own[1:] @ own[0] / temperature
             loss = softmax_distance(wanted, scores)
-            if options.in_batch_negatives and len(lessons) > 1:
+            if compared is not None:
                 padded = cut.new_zeros(len(every)).index_copy(0, torch.arange(start, stop, device=cut.device), wanted)
-                loss = softmax_distance(padded, every @ own[0] / temperature)
+                rows = compared[number]
+                loss = softmax_distance(padded[rows], every[rows] @ own[0] / temperature)
             if options.pull:
                 base = torch.softmax(lesson.base_cosines.to(cut) / options.temperature, dim=0)
                 loss = loss + options.pull * softmax_distance(base, scores)
             total = total + lesson.weight * loss
             start = stop
     return total / (len(lessons) * len(model.sizes))
+
+
+def compared_rows(lessons: Sequence[Lesson]) -> torch.Tensor:
+    """bool[queries, candidates of all]: its own candidates, and those of others that may count as not relevant.
+
+    A text that is among the query's own candidates has its own Elo there, and the same query twice shares what is relevant; equal
+    tokens are one text.
+    """
+    asked = [_text_of(each.query) for each in lessons]
+    shown = [[_text_of(each) for each in lesson.documents] for lesson in lessons]
+    rows = [
+        [
+            owner == number or (asked[owner] != asked[number] and text not in set_of)
+            for owner, texts in enumerate(shown)
+            for text in texts
+        ]
+        for number, set_of in enumerate(map(set, shown))
+    ]
+    return torch.tensor(rows)
+
+
+def _text_of(tokens: Tokens) -> bytes:
+    return bytes(tokens["input_ids"].cpu().numpy().tobytes())
 
 
 def epoch_steps(options: EmbeddingOptions, lessons: int) -> int:

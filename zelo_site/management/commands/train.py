@@ -58,7 +58,7 @@ class Command(BaseCommand):
                 raise CommandError(f"project {project.slug!r} has no training {options['resume']}")
             return resume_training(run)
         found = Snapshot.objects.filter(projects=project)
-        snapshot = found.filter(pk=options["snapshot"]).first() if options["snapshot"] else found.first()
+        snapshot = found.filter(pk=options["snapshot"]).first() if options["snapshot"] is not None else found.first()
         if snapshot is None:
             raise CommandError(
                 f"project {project.slug!r} has no such snapshot; create one with manage.py snapshot {project.slug}"

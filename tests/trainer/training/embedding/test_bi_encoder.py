@@ -1,4 +1,4 @@
-"""Bases of embedding students that differ from a transformer with mean pooling: trained as they are served, or refused by name."""
+"""Bases of embedding students that differ from a transformer with mean pooling, and what counts as a negative of a query."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
@@ -14,7 +15,9 @@ from tests.factories.lessons import Report, make_data
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from trainer.bases import UnsupportedBase, load_base
 from trainer.training.adapters import TargetsUnknown
-from trainer.training.embedding.bi_encoder import TokensDiffer, load_bi_encoder
+from trainer.training.embedding.bi_encoder import BiEncoder, TokensDiffer, load_bi_encoder
+from trainer.training.embedding.course import compared_rows, lesson_loss
+from trainer.training.embedding.lessons import Lesson
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
 
@@ -66,3 +69,37 @@ def test_a_base_that_leaves_its_prompts_out_is_refused(base: Path, tmp_path: Pat
 def test_targets_that_cannot_be_adapted_are_named_with_those_that_can(base: Path, tmp_path: Path, targets: str) -> None:
     with pytest.raises(TargetsUnknown, match="query, key, value, dense"):
         learn(base, tmp_path / "w", targets=targets)
+
+
+def lesson(query: int, *documents: int) -> Lesson:
+    """A query and candidates of one token each; the first candidate has the highest Elo."""
+    tokens = [{"input_ids": torch.tensor([number])} for number in (query, *documents)]
+    elo = 1500.0 - 100.0 * torch.arange(len(documents), dtype=torch.float32)
+    return Lesson(tokens[0], tokens[1:], elo, 1.0, torch.zeros(0))
+
+
+def test_no_candidate_of_a_query_is_a_negative_of_the_same_query(base: Path) -> None:
+    first, other, again = lesson(1, 10, 11, 12), lesson(2, 10, 13), lesson(1, 14, 15)
+    assert compared_rows([first, other, again]).int().tolist() == [
+        [1, 1, 1, 0, 1, 0, 0],  # 10 is its own best candidate, 14 and 15 are candidates of the same query
+        [0, 1, 1, 1, 1, 1, 1],
+        [0, 0, 0, 1, 1, 1, 1],
+    ]
+    options = EmbeddingOptions(base=str(base), precision="fp32", rank=4, threads=1, pull=0.0)
+    model = BiEncoder(load_base(str(base)), options)
+    vectors = torch.nn.functional.normalize(torch.randn(7, 32, generator=torch.manual_seed(0)), dim=-1)
+    vectors[5] = vectors[1]  # the text that both queries have
+
+    def gradient(*lessons: Lesson) -> torch.Tensor:
+        own = vectors[: sum(1 + len(each.documents) for each in lessons)].clone().requires_grad_()
+        lesson_loss(model, lessons, own, options, elo_scale=50.0).backward()
+        assert own.grad is not None
+        return own.grad
+
+    shared = gradient(first, lesson(2, 10, 11))
+    alone = options.model_copy(update={"in_batch_negatives": False})
+    rows = vectors.clone().requires_grad_()
+    lesson_loss(model, [first, lesson(2, 10, 11)], rows, alone, elo_scale=50.0).backward()
+    assert rows.grad is not None
+    assert torch.allclose(shared[0], rows.grad[0], atol=1e-6), "the other query has no text that is new to the first"
+    assert not torch.allclose(shared[4], rows.grad[4], atol=1e-3), "the first has one that is new to the other"
