@@ -16,6 +16,7 @@ from labeling.retrieval.query_instruction import with_instruction
 from trainer.bases import Base, embedder_name
 from trainer.evaluation.metrics import EvaluationQuery
 from trainer.evaluation.rankers import Cosine, Order, Progress, Scorer
+from trainer.recommendation import is_bi_encoder
 from trainer.serving.embedding import LoadedEmbedder, Role
 from trainer.serving.loading import load_base_reranker
 from trainer.serving.published import LoadedModel, load_published
@@ -24,8 +25,8 @@ TEXTS_AT_ONCE = 64
 
 
 def untrained_order(base: Base) -> Order:
-    """The zero-shot order of a base: a bi-encoder has no ranking head, so it ranks by cosine."""
-    if not base.ranks_untrained:
+    """The zero-shot order of a base: a bi-encoder has no ranking head, so it ranks by cosine; one that is a decoder as well."""
+    if not base.ranks_untrained or is_bi_encoder(base):
         return Cosine(embedder_name(base.name))
     return _of_model(load_base_reranker(base))
 

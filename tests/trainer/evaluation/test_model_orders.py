@@ -11,8 +11,11 @@ import pytest
 
 from labeling.records import FloatArray
 from labeling.retrieval.embedder import Float32Array
+from tests.factories.weights.tiny_embedders import save_tiny_decoder_embedder
+from trainer.bases import load_base
 from trainer.evaluation.metrics import EvaluationQuery
-from trainer.evaluation.model_orders import StudentCosine
+from trainer.evaluation.model_orders import StudentCosine, untrained_order
+from trainer.evaluation.rankers import Cosine, Scorer
 from trainer.serving.embedding import LoadedEmbedder
 
 
@@ -57,3 +60,13 @@ def test_texts_are_embedded_once_and_kept_for_the_next_evaluation(
     other.checksum = "another student"  # type: ignore[misc]
     scores(other)
     assert len(other.embedded) == 6
+
+
+def test_an_embedder_that_is_a_decoder_is_compared_by_its_cosine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZELO_MODELS", "*")
+    embedder = save_tiny_decoder_embedder(tmp_path)
+    assert load_base(str(embedder)).kind == "decoder"
+    assert isinstance(untrained_order(load_base(str(embedder))), Cosine)
+    assert isinstance(untrained_order(load_base(str(tmp_path / "qwen3"))), Scorer)
