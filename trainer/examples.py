@@ -110,5 +110,6 @@ def _read(path: Path, split: str, columns: list[str]) -> _Columns:
             chosen = batch.filter(pc.equal(batch.column("split"), split))
             for name in columns if len(chosen) else ():
                 part = chosen.column(name)
-                kept[name].append(part.dictionary_encode() if pa.types.is_string(part.type) else part)
+                # A mixture has no instructions for the rows of an earlier version's snapshot.
+                kept[name].append(part.fill_null("").dictionary_encode() if pa.types.is_string(part.type) else part)
     return _Columns(kept)

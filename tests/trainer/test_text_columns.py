@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from labeling.records import TrainingData
-from tests.factories.lessons import make_examples, write_rows
+from tests.factories.lessons import make_data, make_examples, write_rows
 from trainer import examples
+from trainer.examples import load_training_data
 from trainer.text_columns import TextColumn
+from trainer.training.losses.elo import elo_of
 
 TEXTS = ["a", "b", "a", "ä", "", "c" * 50, "b"]
 
@@ -38,3 +43,20 @@ def test_rows_read_in_small_parts_are_the_same_rows(tmp_path: Path, monkeypatch:
         assert one.documents == other.documents == list(made.documents)
         assert one.queries == other.queries and (one.labels == other.labels).all()
         assert (one.query_ids == other.query_ids).all() and (one.weights == other.weights).all()
+
+
+def test_rows_of_an_earlier_version_in_a_mixture_have_no_instruction_and_the_elo_of_their_relevance(
+    tmp_path: Path,
+) -> None:
+    write_rows(tmp_path / "rows.parquet", make_data(4))
+    table = pq.read_table(tmp_path / "rows.parquet")
+    whole, half = table.num_rows, table.num_rows // 2
+    elo = [None] * half + table.column("elo").to_pylist()[half:]
+    told = pa.array([None] * half + ["cheap ones"] * (whole - half), pa.string())
+    table = table.drop_columns(["elo"]).append_column("elo", pa.array(elo, pa.float64()))
+    pq.write_table(table.append_column("instruction", told), tmp_path / "mixed.parquet")
+    train = load_training_data(tmp_path / "mixed.parquet").train
+    assert list(train.instructions) == ["" if at < half else "cheap ones" for at in range(len(train))]
+    found = elo_of(train)
+    assert found[half:].tolist() == elo[half : len(train)]
+    assert found[:half] == pytest.approx(elo_of(replace(train, elo=None))[:half]) and np.isfinite(found).all()

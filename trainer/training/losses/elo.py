@@ -27,9 +27,10 @@ class OneElo(ValueError):
 
 def elo_of(examples: Examples) -> FloatArray:
     """Elo of every row, float64[n]; from the logit of relevance where the rows hold none."""
-    if examples.elo is not None:
-        return examples.elo
-    return np.asarray(1500.0 + ELO_A_LOGIT * logit(np.clip(examples.labels, SMALLEST, 1.0 - SMALLEST)))
+    from_relevance = np.asarray(1500.0 + ELO_A_LOGIT * logit(np.clip(examples.labels, SMALLEST, 1.0 - SMALLEST)))
+    if examples.elo is None:
+        return from_relevance
+    return np.where(np.isfinite(examples.elo), examples.elo, from_relevance)
 
 
 def queries_of(examples: Examples) -> Iterator[slice]:
