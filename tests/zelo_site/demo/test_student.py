@@ -39,6 +39,12 @@ def quick(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(training, "POLL_S", 0.05)
 
 
+@pytest.fixture
+def without_dev(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No dev questions: on a few, a head of random weights may win, and then nothing is published."""
+    monkeypatch.setattr(demo_student, "FROZEN", demo_student.FROZEN.model_copy(update={"dev_share": 0.0}))
+
+
 def work_on_trainings() -> None:
     for job in waiting_training_ids():
         train(job)
@@ -61,9 +67,8 @@ def press_at_the_proof() -> None:
         raise KeyboardInterrupt
 
 
-def test_the_student_learns_is_proved_and_stays_however_often_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen = demo_student.FROZEN.model_copy(update={"dev_share": 0.0})  # on a few, a head of random weights may win
-    monkeypatch.setattr(demo_student, "FROZEN", frozen)
+@pytest.mark.usefixtures("without_dev")
+def test_the_student_learns_is_proved_and_stays_however_often_it_was_stopped() -> None:
     project, owner = make_scored(), make_user()
     for stopped in (press, press, press_at_the_proof, press):
         with pytest.raises(KeyboardInterrupt):
@@ -135,6 +140,7 @@ def test_minutes_of_warm_start_are_told_as_such() -> None:
     assert demo_student._training_note(warm | {"loss": [[10, 0.05]]}) == "loss 0.0500"
 
 
+@pytest.mark.usefixtures("without_dev")
 @pytest.mark.parametrize("base_won", [pytest.param(True, marks=pytest.mark.long), False])
 def test_a_held_back_student_is_said_to_be_one_beside_the_leaderboard(
     monkeypatch: pytest.MonkeyPatch, base_won: bool
