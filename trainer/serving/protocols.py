@@ -271,8 +271,8 @@ def truncation(warnings: Sequence[str], *, cut: int, query_cut: bool) -> dict[st
     return {"truncated_documents": cut, "truncated_query": query_cut, **listed}
 
 
-def warnings_of_truncation(texts: int, *, cut: int, query_cut: bool) -> tuple[str, ...]:
-    """Warnings about truncated texts, `cut` of `texts`, and about the query."""
+def warnings_of_truncation(texts: int, *, cut: int, query_cut: bool, query_tokens: int) -> tuple[str, ...]:
+    """Warnings about truncated texts, `cut` of `texts`, and about the query, which keeps at most `query_tokens`."""
     verbs = ("exceeds", "was") if cut == 1 else ("exceed", "were")
     found = (
         [f"{cut:,} of {counted(texts, 'text')} {verbs[0]} the model's maximum length and {verbs[1]} truncated"]
@@ -280,18 +280,20 @@ def warnings_of_truncation(texts: int, *, cut: int, query_cut: bool) -> tuple[st
         else []
     )
     if query_cut:
-        found.append("the query exceeds half of the model's maximum length and was truncated")
+        found.append(
+            f"the query exceeds {query_tokens:,} tokens, the most that the model reads of it, and was truncated"
+        )
     return tuple(found)
 
 
-def check_lengths(*, truncate: bool, cut: int, query_cut: bool, longest: int) -> None:
+def check_lengths(*, truncate: bool, cut: int, query_cut: bool, longest: int, query_tokens: int) -> None:
     """Raise RerankRefused if texts were truncated and the request forbids it. `longest`: the model's maximum in tokens."""
     if not truncate and (cut or query_cut):
         which = [f"{cut:,} text{'s' * (cut != 1)}"] * bool(cut) + ["the query"] * query_cut
-        half = ", of which the query may have half" if query_cut else ""
+        most = f", of which the query may have {query_tokens:,}" if query_cut else ""
         raise RerankRefused(
             422,
-            f"{' and '.join(which)} would be truncated: the model takes {longest:,} tokens{half}; send shorter texts, or allow "
+            f"{' and '.join(which)} would be truncated: the model takes {longest:,} tokens{most}; send shorter texts, or allow "
             "truncation",
         )
 

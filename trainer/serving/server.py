@@ -329,8 +329,9 @@ class RerankApp:
                 encoded = await self._in_thread(encode)
             cut = sum(pair.cut for pair in encoded.pairs)
             self._metrics.truncated.labels(model.name).inc(cut)
-            check_lengths(truncate=request.truncate, cut=cut, query_cut=encoded.query_cut, longest=model.max_length)
-            more += warnings_of_truncation(len(request.documents), cut=cut, query_cut=encoded.query_cut)
+            counts = {"cut": cut, "query_cut": encoded.query_cut, "query_tokens": model.query_tokens}
+            check_lengths(truncate=request.truncate, longest=model.max_length, **counts)
+            more += warnings_of_truncation(len(request.documents), **counts)
             request = replace(request, warnings=(*request.warnings, *more))
             outputs = await self._computed(model, encoded.pairs, caller, receive)
             outputs = await self._refined(model, [encoded.pairs], outputs, caller, receive, top_n=request.top_n)
@@ -356,10 +357,11 @@ class RerankApp:
                 groups = await self._in_thread(encode)
             cut = sum(pair.cut for each in groups for pair in each.pairs)
             query_cut = any(each.query_cut for each in groups)
-            check_lengths(truncate=request.truncate, cut=cut, query_cut=query_cut, longest=model.max_length)
+            counts = {"cut": cut, "query_cut": query_cut, "query_tokens": model.query_tokens}
+            check_lengths(truncate=request.truncate, longest=model.max_length, **counts)
             pairs = [pair for each in groups for pair in each.pairs]
             documents = sum(len(own) for _, own in request.groups)
-            more += warnings_of_truncation(documents, cut=cut, query_cut=query_cut)
+            more += warnings_of_truncation(documents, cut=cut, query_cut=query_cut, query_tokens=model.query_tokens)
             request = replace(request, warnings=(*request.warnings, *more))
             computed = await self._computed(model, pairs, caller, receive)
             outputs = iter(await self._refined(model, [each.pairs for each in groups], computed, caller, receive))
@@ -384,8 +386,9 @@ class RerankApp:
             with timing.part("tokens"):
                 encoded = await self._in_thread(encode)
             cut = sum(each.cut for each in encoded)
-            check_lengths(truncate=request.truncate, cut=cut, query_cut=False, longest=model.max_length)
-            more = warnings_of_truncation(len(request.texts), cut=cut, query_cut=False)
+            counts = {"cut": cut, "query_cut": False, "query_tokens": model.query_tokens}
+            check_lengths(truncate=request.truncate, longest=model.max_length, **counts)
+            more = warnings_of_truncation(len(request.texts), cut=cut, query_cut=False, query_tokens=model.query_tokens)
             outputs = await self._computed(model, encoded, caller, receive)
             vectors = [model.shortened(each, request.size) for each in outputs]
             tokens = sum(len(each) for each in encoded)

@@ -321,6 +321,9 @@ def test_it_is_served_by_its_cosine_at_the_rerank_addresses(published: Path) -> 
         cosines = [expected[0] @ model.encode("goldfish"), expected[0] @ expected[1]]
         assert [row["score"] for row in scored["data"]] == pytest.approx(cosines, abs=1e-4)
         assert scored["meta"]["warnings"] == ["user is not used"]
+        long = {"query": "water " * 99, "documents": TEXTS, "truncate": False}
+        refused = httpx.post(f"{address}/v1/rerank", json=long).json()["message"]
+        assert "the query would be truncated: the model takes 64 tokens, of which the query may have 64" in refused
         body = {"query": "goldfish", "documents": [TEXTS[0] + " water" * 50], "max_tokens_per_doc": 1}
         (first,) = httpx.post(f"{address}/v1/rerank", json=body).json()["results"]
         head = model.tokenizer(TEXTS[0], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"][0][1]
