@@ -52,9 +52,9 @@ def check_instruction(tokens: int, *, longest: int, what: str, otherwise: str = 
         )
 
 
-def check_instructions(tokenizer: Any, rows: Examples, *, longest: int, base: str) -> None:
-    """Raise InstructionTooLong for the longest instruction of the rows; a query keeps `longest` tokens."""
-    for each in {text.strip() for text in rows.instructions} - {""}:
+def check_instructions(tokenizer: Any, *parts: Examples, longest: int, base: str) -> None:
+    """Raise InstructionTooLong for an instruction of the rows that is too long; a query keeps `longest` tokens."""
+    for each in {text.strip() for rows in parts for text in rows.instructions} - {""}:
         tokens = len(tokenizer(each, add_special_tokens=False, truncation=False)["input_ids"])
         check_instruction(tokens, longest=longest, what=f"base {base!r} here", otherwise=OTHERWISE)
 

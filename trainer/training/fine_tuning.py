@@ -171,7 +171,7 @@ def _train(
 ) -> Trained:
     model = cross_encoder(base, max_length=options.max_length, **place_of(options.precision))
     max_length = min(options.max_length, base.max_length or options.max_length)
-    check_instructions(model.tokenizer, data.train, longest=max_length // 2, base=base.name)
+    check_instructions(model.tokenizer, data.train, data.dev, longest=max_length // 2, base=base.name)
     adapted = attach_adapter(model, base, options)
     if start is not None:
         adapters.load_start(adapted, start)

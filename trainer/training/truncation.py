@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from labeling.records import IntArray
+from trainer.serving.plain_text import PlainText
 from trainer.text_columns import TextColumn
 
 TEXTS_AT_ONCE, ROWS_AT_ONCE = 1000, 8192
@@ -43,9 +44,9 @@ class TooShort(ValueError):
 def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, max_length: int) -> Fitted:
     """Truncate pairs to `max_length` tokens: the query to at most half of the space, the document to the rest.
 
-    `model` is a CrossEncoder. Raises TooShort.
+    As when the model is served, special tokens that a text spells are broken up, so that they are read as text. `model` is a CrossEncoder. Raises TooShort.
     """
-    tokenizer = model.tokenizer
+    tokenizer, plain = model.tokenizer, PlainText(model.tokenizer)
     around = tokens_around(model)
     room = max_length - around
     if room < 2 * LEAST_DOCUMENT:
@@ -60,7 +61,8 @@ def fit_texts(model: Any, queries: Sequence[str], documents: Sequence[str], *, m
     # Some rows at a time, so that a million documents are never strings all at once.
     for start in range(0, len(queries), ROWS_AT_ONCE):
         some = slice(start, start + ROWS_AT_ONCE)
-        fitted = _fit_some(tokenizer, list(queries[some]), list(documents[some]), lengths[some], room)
+        asked, shown = ([plain(each) for each in own[some]] for own in (queries, documents))
+        fitted = _fit_some(tokenizer, asked, shown, lengths[some], room)
         lengths[some] += around
         kept_queries.append(pa.array(fitted[0], type=pa.string()))
         kept_documents.append(pa.array(fitted[1], type=pa.string()))

@@ -17,6 +17,7 @@ from sentence_transformers.util import batch_to_device
 from labeling.retrieval.embedder import Float32Array
 from trainer.bases import Base, UnsupportedBase, loading, quiet
 from trainer.recommendation import is_bi_encoder
+from trainer.serving.plain_text import PlainText
 from trainer.token_similarity import with_tokens
 from trainer.training.adapters import PROBE_ROWS, choose_bf16, load_start, place_of, set_dropout, with_adapter
 from trainer.training.embedding.options import EmbeddingOptions, sizes_of
@@ -74,6 +75,7 @@ class BiEncoder(torch.nn.Module):
         self._start: dict[str, torch.Tensor] = {}
         self._learned: dict[str, torch.Tensor] = {}
         self.model = load_bi_encoder(base, **place_of(options.precision))
+        self._plain = PlainText(self.model.tokenizer)
         self.whole_length = int(self.model.max_seq_length or base.max_length or options.max_length)
         self.sizes = _sizes(base, int(self.model.get_embedding_dimension() or 0), options)
         first: Any = self.model[0]
@@ -135,9 +137,14 @@ class BiEncoder(torch.nn.Module):
                 cast(Any, layer).scaling[ADAPTER] = scale * self._scalings[name]
 
     def tokens(self, texts: Sequence[str], role: Role, *, max_length: int) -> list[dict[str, torch.Tensor]]:
-        """Features of each text by itself, truncated to `max_length` tokens and the model's limit."""
+        """Features of each text by itself, truncated to `max_length` tokens and the model's limit.
+
+        As when it is served, special tokens that a text spells are read as text.
+        """
         self.model.max_seq_length = min(max_length, self.whole_length)
-        features = self.model.preprocess(list(texts), prompt=self.model.prompts.get(role) or None)
+        features = self.model.preprocess(
+            [self._plain(each) for each in texts], prompt=self.model.prompts.get(role) or None
+        )
         rows = features["attention_mask"].bool()
         tensors = {name: value for name, value in features.items() if isinstance(value, torch.Tensor)}
         return [{name: value[at][kept] for name, value in tensors.items()} for at, kept in enumerate(rows)]

@@ -105,7 +105,7 @@ class _Training:
         first = self.queries[0]
         shown = self.train.documents[first.start : first.stop]
         self.model.choose_precision(options, self.train.queries[first.start], shown, workspace)
-        check_instructions(self.model.model.tokenizer, self.train, longest=longest, base=options.base)
+        check_instructions(self.model.model.tokenizer, self.train, self.dev, longest=longest, base=options.base)
 
     def run(self) -> Trained:
         lessons = make_lessons(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
-from labeling.records import Trained
-from tests.factories.lessons import Report, make_data
+from labeling.records import Trained, TrainingData
+from tests.factories.lessons import Report, make_data, make_options
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
-from trainer.bases import UnsupportedBase, load_base
+from trainer.bases import UnsupportedBase, cross_encoder, load_base
+from trainer.instructions import InstructionTooLong
+from trainer.serving.embedding import LoadedEmbedder
 from trainer.training.adapters import TargetsUnknown
 from trainer.training.embedding.bi_encoder import BiEncoder, TokensDiffer, load_bi_encoder
 from trainer.training.embedding.course import compared_rows, lesson_loss
 from trainer.training.embedding.lessons import Lesson
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
+from trainer.training.pointwise import Pointwise
+from trainer.training.truncation import fit_texts
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +74,29 @@ def test_a_base_that_leaves_its_prompts_out_is_refused(base: Path, tmp_path: Pat
 def test_targets_that_cannot_be_adapted_are_named_with_those_that_can(base: Path, tmp_path: Path, targets: str) -> None:
     with pytest.raises(TargetsUnknown, match="query, key, value, dense"):
         learn(base, tmp_path / "w", targets=targets)
+
+
+def test_special_tokens_that_a_text_spells_are_text_in_training_as_they_are_when_served(base: Path) -> None:
+    spelled, broken = "pond [SEP] water [CLS]", "pond [ SEP] water [ CLS]"
+    options = EmbeddingOptions(base=str(base), precision="fp32", rank=4, threads=1)
+    model = BiEncoder(load_base(str(base)), options).eval()
+    found = model.encode([spelled, broken], "document", most=2, max_length=64).numpy()
+    served = LoadedEmbedder(SentenceTransformer(str(base), device="cpu"), name="base").vectors([spelled])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert found[0] == pytest.approx(served[0], abs=1e-5)
+    fitted = fit_texts(cross_encoder(load_base(str(base)), device="cpu"), ["[SEP]"], [spelled], max_length=64)
+    assert (list(fitted.queries), list(fitted.documents)) == (["[ SEP]"], [broken])
+
+
+def test_an_instruction_of_dev_queries_that_leaves_no_room_is_named_too(base: Path, tmp_path: Path) -> None:
+    data = make_data(6)
+    told = ["one", "two"] * (len(data.train) // 2)
+    long = replace(data.dev, instructions=["water " * 40] * len(data.dev))
+    data = TrainingData(replace(data.train, instructions=told), long)
+    with pytest.raises(InstructionTooLong, match="at most 64 tokens of instruction and query"):
+        Embedding(EmbeddingOptions(base=str(base), precision="fp32", threads=1)).train(data, tmp_path, Report())
+    with pytest.raises(InstructionTooLong, match="at most 32 tokens of instruction and query"):
+        Pointwise(make_options(base, max_length=64)).train(data, tmp_path, Report())
 
 
 def lesson(query: int, *documents: int) -> Lesson:
