@@ -59,7 +59,7 @@ from scoring.numerics.design.stopping import gain_per_pair, split_budget
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import choose_prior
-from scoring.numerics.judges.student_weight import choose_student_weight, without
+from scoring.numerics.judges.student_weight import choose_student_weight
 from scoring.numerics.measures.rankings import ndcg
 from scoring.sampling.guided import Guided
 from scoring.sampling.samplers import Adaptive, Cycles
@@ -222,11 +222,11 @@ def states(votes: list[Votes], student: list[Votes] | None, theta: FloatArray, p
 
 def choose(votes: list[Votes], student: list[Votes] | None, rng: np.random.Generator) -> float:
     """The prior's precision and, by cross-validation, the weight of the student's votes, which is set in them."""
+    prior = choose_prior(columns_of(votes[:SAMPLED]), rng=rng, threads=2).prior_precision
     if student is None:
-        return choose_prior(columns_of(votes[:SAMPLED]), rng=rng, threads=2).prior_precision
+        return prior
     sample = columns_of(votes[:SAMPLED], student[:SAMPLED])
     is_student = sample.judge == 1
-    prior = choose_prior(without(sample, is_student), rng=rng, threads=2).prior_precision
     chosen = choose_student_weight(sample, is_student, model="thurstone", prior_precision=prior, rng=rng, threads=2)
     for own in student:
         own.weight[:] = chosen.weight
