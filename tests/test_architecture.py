@@ -147,6 +147,33 @@ def test_every_benchmark_starts_as_a_file() -> None:
     assert [name for name, text in commands.items() if "sys.path[0] = " not in text] == []
 
 
+def test_what_benchmarks_import_from_the_product_is_there() -> None:
+    missing = []
+    for path in sources("benchmarks"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            source = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if source.split(".")[0] in (*PACKAGES, "benchmarks"):
+                assert isinstance(node, ast.ImportFrom)
+                known = names_of(source)
+                missing += [f"{path.name}: {source}.{each.name}" for each in node.names if each.name not in known]
+    assert missing == []
+
+
+def names_of(module: str) -> set[str]:
+    """What a module or package of ours offers to `from module import name`, by its source."""
+    place = ROOT / module.replace(".", "/")
+    path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    found = {each.stem for each in place.glob("*")} if place.is_dir() else set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if path.exists() else "")):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.ImportFrom | ast.Import):
+            found |= {each.asname or each.name for each in node.names}
+    return found
+
+
 def test_the_picture_names_every_feature_folder() -> None:
     picture = (ROOT / "docs/pictures.md").read_text(encoding="utf-8").partition("```")[2].partition("```")[0]
     named = re.findall(r"^(?:┌─ |│  )(\w+) ", picture, re.MULTILINE)
