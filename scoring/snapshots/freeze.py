@@ -413,8 +413,8 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
         needed = 0
     if texts < needed:
         raise NothingToFreeze(
-            f"{texts} different queries with scores are left for the splits, beside heldout_domains and those that split_by "
-            f"names; {needed} are needed: judge more queries, choose more domains, or set dev_share and test_share to 0"
+            f"{texts} different queries with scores are left beside heldout_domains and those that split_by names; the splits "
+            f"need at least {needed}: judge more queries, choose more domains, or set dev_share and test_share to 0"
         )
     split = np.full(len(queries.ids), -1, dtype=np.int64)
     split[present] = split_queries(
