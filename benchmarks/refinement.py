@@ -120,14 +120,21 @@ def examples(questions: list[Question], theta: FloatArray) -> Examples:
 
 
 def learned(
-    folder: Path, base: Path, questions: list[Question], theta: FloatArray, *, start: Path | None, seed: int
+    folder: Path,
+    base: Path,
+    questions: list[Question],
+    theta: FloatArray,
+    *,
+    start: Path | None,
+    epochs: int,
+    seed: int,
 ) -> Path:
     """The adapter of a student of these labels; a fifth of the questions are its dev split."""
     folder.mkdir()
     cut = max(5, len(questions) // DEV_SHARE)
     chosen: dict[str, Any] = {
         "base": str(base),
-        "epochs": 4,
+        "epochs": epochs,
         "learning_rate": 2e-3,
         "max_length": LENGTH,
         "dev_length": LENGTH,
@@ -162,6 +169,7 @@ def scores_of(base: Path, adapter: Path, questions: list[Question]) -> FloatArra
 def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(arguments.seed)
     questions = make_questions(2 * arguments.queries, rng)
+    epochs = 2 if arguments.quick else 4
     training, test = questions[: arguments.queries], questions[arguments.queries :]
     panel = Panel(training)
     votes = [panel.one_each(at, random_cycles(SIZE, 2 * arguments.cycles, rng), rng) for at in range(len(training))]
@@ -169,7 +177,7 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     theta = strengths(columns_of(votes), prior)
     known = states(votes, None, theta, prior)
     base = save_base(folder / "base", 2)
-    first = learned(folder / "first", base, training, theta, start=None, seed=arguments.seed)
+    first = learned(folder / "first", base, training, theta, start=None, epochs=epochs, seed=arguments.seed)
     student = scores_of(base, first, training)
     clock("first student")
     budget = arguments.pairs * len(training)
@@ -189,7 +197,9 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     clock("labels")
     students = {}
     for name in ("mined", "random"):
-        adapter = learned(folder / name, base, training, refitted[name], start=first, seed=arguments.seed)
+        adapter = learned(
+            folder / name, base, training, refitted[name], start=first, epochs=epochs, seed=arguments.seed
+        )
         students[name] = ndcgs(test, scores_of(base, adapter, test))
     before = ndcgs(test, scores_of(base, first, test))
     clock("students")
@@ -225,13 +235,13 @@ def clock(what: str) -> None:
 
 def main(began: float) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="30 questions; seconds")
-    parser.add_argument("--queries", type=int, default=0, help="training questions (quick 30, otherwise 200)")
+    parser.add_argument("--quick", action="store_true", help="25 questions, half of the passes; seconds")
+    parser.add_argument("--queries", type=int, default=0, help="training questions (quick 25, otherwise 200)")
     parser.add_argument("--cycles", type=int, default=2, help="random cycles a question before the refinement")
     parser.add_argument("--pairs", type=int, default=20, help="further answers a training question")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    arguments.queries = arguments.queries or (30 if arguments.quick else 200)
+    arguments.queries = arguments.queries or (25 if arguments.quick else 200)
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(2)
     with tempfile.TemporaryDirectory(prefix="zelo-refinement-") as folder:
