@@ -104,6 +104,12 @@ def no_silence_between_tests() -> None:
 
 
 @pytest.fixture
+def all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests make models in folders of their own."""
+    monkeypatch.setenv("ZELO_MODELS", "*")
+
+
+@pytest.fixture
 def sent_hints() -> Any:
     """The hints that a test sends to the broker, see `tests.factories.broker.WaitingHints`."""
     from tests.factories.broker import WaitingHints

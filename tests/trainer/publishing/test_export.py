@@ -28,9 +28,7 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZELO_MODELS", "*")
+pytestmark = pytest.mark.usefixtures("all_models_allowed")
 
 
 @pytest.fixture(scope="module", params=["qwen", "bert"])

@@ -24,9 +24,7 @@ QUERY = TextRecord(1, "do goldfish grow")
 TEXTS = ["goldfish in a pond", "bread", "flour and yeast in the oven " * 3, "carp water", "pond water carp goldfish"]
 
 
-@pytest.fixture(autouse=True)
-def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZELO_MODELS", "*")
+pytestmark = pytest.mark.usefixtures("all_models_allowed")
 
 
 @pytest.fixture(scope="module", params=["bert", "qwen"])

@@ -26,10 +26,7 @@ from trainer.training.embedding.plugin import Embedding
 from trainer.training.pointwise import Pointwise
 from trainer.training.truncation import fit_texts
 
-
-@pytest.fixture(autouse=True)
-def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZELO_MODELS", "*")
+pytestmark = pytest.mark.usefixtures("all_models_allowed")
 
 
 @pytest.fixture(scope="module")

@@ -44,9 +44,7 @@ from trainer.training.options import START
 TEXTS = ["goldfish in a pond", "bread", "flour and yeast in the oven " * 3]
 
 
-@pytest.fixture(autouse=True)
-def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZELO_MODELS", "*")
+pytestmark = pytest.mark.usefixtures("all_models_allowed")
 
 
 @pytest.fixture(scope="module")

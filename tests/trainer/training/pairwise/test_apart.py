@@ -27,10 +27,7 @@ from trainer.training.pairwise.plugin import Pairwise
 from trainer.training.pairwise.student import PairStudent, both_orders
 from workers.judges.pairwise_student import PairwiseStudentJudge
 
-
-@pytest.fixture(autouse=True)
-def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZELO_MODELS", "*")
+pytestmark = pytest.mark.usefixtures("all_models_allowed")
 
 
 @pytest.fixture(scope="module")

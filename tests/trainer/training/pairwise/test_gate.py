@@ -22,10 +22,7 @@ from trainer.training.pairwise.gate import compared, hold_at_pairs_gate, result_
 from trainer.training.pairwise.student import untrained_student
 from zelo_site.pages.rerankers.training import gate_advice, gate_lines
 
-
-@pytest.fixture(autouse=True)
-def _all_models_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ZELO_MODELS", "*")
+pytestmark = pytest.mark.usefixtures("all_models_allowed")
 
 
 def panel(pairs: PairExamples) -> np.ndarray:
