@@ -331,7 +331,7 @@ def distilled(
     trainer = Pairwise.from_dict(
         {
             "base": str(base), "epochs": arguments.epochs, "batch_size": BATCH, "max_length": LENGTH, "patience": 0,
-            "learning_rate": arguments.rate, "eval_steps": 60, "dev_pairs": 600, "precision": "bf16", "seed": arguments.seed,
+            "learning_rate": arguments.rate, "eval_steps": 60, "dev_pairs": 600, "seed": arguments.seed,
         }
     )  # fmt: skip
     nothing = Examples([], [], np.zeros(0), np.zeros(0), np.zeros(0, dtype=np.int64))

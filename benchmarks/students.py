@@ -86,7 +86,7 @@ SIGNALS = {
 
 def options_of(trainer: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of a trainer: its defaults, short texts and few steps for the cross-encoders."""
-    common = {"base": MINILM, "max_length": LENGTH, "precision": "bf16", "seed": arguments.seed}
+    common = {"base": MINILM, "max_length": LENGTH, "seed": arguments.seed}
     if trainer == "embedding":
         return {**common, "batch_size": STEP_TEXTS, "token_similarity": True, "list_similarity": True}
     return {
@@ -136,11 +136,9 @@ def measured(
         values = signals = values_of(queries, scores_of(plain, queries))
     if trained.token_weight or trained.list_weight:
         signals = values_of(queries, scores_of(trained, queries))
-    choice = (
-        f"scale {scale}, tokens {trained.token_weight}, list {trained.list_weight}"
-        if trained.form == "bi-encoder"
-        else ""
-    )
+    choice = str(trained.facts["precision"])
+    if trained.form == "bi-encoder":
+        choice = f"scale {scale}, tokens {trained.token_weight}, list {trained.list_weight}, {choice}"
     found = Measured(values, signals, choice, round(time.monotonic() - since, 1))
     draft = kept.with_suffix(".draft")
     draft.write_text(

@@ -282,7 +282,7 @@ def learn(world: World, folder: Path, arguments: argparse.Namespace) -> dict[str
 def lesson(arguments: argparse.Namespace) -> Pointwise.Options:
     return Pointwise.Options(
         base=MINILM, rank=16, learning_rate=5e-4, batch_size=BATCH, max_length=64, epochs=20, max_steps=arguments.steps,
-        eval_steps=max(50, arguments.steps // 2), patience=0, dev_rows=200, precision="bf16", seed=arguments.seed,
+        eval_steps=max(50, arguments.steps // 2), patience=0, dev_rows=200, seed=arguments.seed,
     )  # fmt: skip
 
 
@@ -348,7 +348,7 @@ def speed(world: World, folder: Path, *, steps: int, rounds: int) -> dict[str, A
         epochs=1,
         patience=0,
         eval_steps=10**6,
-        precision="bf16",
+        precision="bf16" if has_bfloat16() else "fp32",
         threads=1,
     )
     same_loss(rows, options)
@@ -368,13 +368,13 @@ def speed(world: World, folder: Path, *, steps: int, rounds: int) -> dict[str, A
     print(table(["trainer", "best", "all"], told))
     ratio = min(seconds["CrossEncoderTrainer"]) / min(seconds["ours"])
     found = {"speed_ratio": round(ratio, 3), "speed_rows": len(rows), "speed_rounds": rounds}
-    return found | by_precision(rows, options, folder, rounds=rounds, bf16=min(seconds["ours"]))
+    return found | by_precision(rows, options, folder, rounds=rounds, fast=min(seconds["ours"]))
 
 
 def by_precision(
-    rows: Examples, options: Pointwise.Options, folder: Path, *, rounds: int, bf16: float
+    rows: Examples, options: Pointwise.Options, folder: Path, *, rounds: int, fast: float
 ) -> dict[str, Any]:
-    """Processor seconds of ours in float32 over those in bfloat16 (`bf16`), where the processor has it; what `auto` chose."""
+    """Processor seconds of ours in float32 over those in bfloat16 (`fast`), where the processor has it; what `auto` chose."""
     if not has_bfloat16():
         print("the processor has no bfloat16; auto trains in float32")
         return {}
@@ -386,8 +386,8 @@ def by_precision(
     automatic = options.model_copy(update={"precision": "auto", "max_steps": 1})
     (folder / "auto").mkdir()
     chosen = fine_tune(automatic, TrainingData(rows, NO_ROWS), folder / "auto", lambda kind, **values: None)
-    ratio = min(own) / bf16
-    print(f"float32 {min(own):.1f} s, bfloat16 {bf16:.1f} s: ratio {ratio:.2f}; auto chose {chosen.facts['precision']}")
+    ratio = min(own) / fast
+    print(f"float32 {min(own):.1f} s, bfloat16 {fast:.1f} s: ratio {ratio:.2f}; auto chose {chosen.facts['precision']}")
     return {"bf16_ratio": round(ratio, 3), "auto_precision": chosen.facts["precision"]}
 
 
@@ -410,7 +410,7 @@ def plain_training(rows: Examples, options: Pointwise.Options, folder: Path) -> 
     attach_adapter(model, base, options)
     arguments = CrossEncoderTrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=options.batch_size, num_train_epochs=1,
-        learning_rate=options.learning_rate, warmup_steps=options.warmup, bf16=True, use_cpu=True, seed=options.seed,
+        learning_rate=options.learning_rate, warmup_steps=options.warmup, bf16=options.precision == "bf16", use_cpu=True, seed=options.seed,
         save_strategy="no", report_to=[], disable_tqdm=True, logging_steps=10, dataloader_pin_memory=False,
     )  # fmt: skip
     dataset = Dataset.from_dict(

@@ -118,6 +118,8 @@ def choose_bf16(options: LoRAOptions, inner: Any, scores: Scores, workspace: Pat
         return bool(place_of(options.precision)["dtype"] == "bfloat16")
     if options.precision == "fp32" or (options.precision == "auto" and not has_bfloat16()):
         return False
+    if not has_bfloat16():
+        log.warning("the processor has no bfloat16: the training is slower with bf16 than with precision auto")
     before = inner.config._attn_implementation
     attend_in_float32(inner)
     if options.precision == "bf16" or _kept_choice(inner, scores, workspace / PRECISION_FILE):
