@@ -3,8 +3,8 @@
 The world of `training.py`: three fake judges compare documents, our rating makes Elo of it, and each trainer learns from 40, 80
 and 300 queries. The test has other documents and other wordings and is measured against the hidden grades. A student that its
 held-out queries reject counts as its base, as nothing is published then. `--quick` (at most 240 s) learns from fewer and shorter
-documents a query, trains as many of the rows as its time allows, the default choice first, and names the others; without it all
-are trained. With ZELO_DATA the labels of language models on TREC DL 2019 are replayed as a panel, in five folds over the queries.
+documents a query, first from 20 queries, then from as many as its time allows, up to 300, and names the rows that it leaves out;
+without it all are trained, the rerankers with 300 steps. With ZELO_DATA the labels of language models on TREC DL 2019 are replayed as a panel, in five folds over the queries.
 
 A full run takes hours. `--keep FOLDER` stores what a row or fold gave, and the checkpoints of the one that was interrupted: the same
 command goes on where it stopped; a change of the code needs a new folder. `--rows` measures rows by name (`embedding at 300`,
@@ -74,7 +74,9 @@ QUICK_CHARACTERS = 200  # of each test document in --quick
 QUICK_LEARNED = 120  # of each training document
 QUICK_CANDIDATES = 10  # of each training question
 LARGE = 300  # so many queries can spare a dev split that is large enough to choose on, instead of cross-validation
-LARGE_DEV_SHARE = 0.15
+QUICK_LARGE = (LARGE, 275, 250, 225, 200, 175, 150)
+LARGE_DEV_QUERIES = 45
+FOLDS_COST = 2.9  # seconds of a query with cross-validation, over those of one in a large set
 REAL_LABELS = ("gpt4o_umbrela", "llama3_70b_4prompts", "flant5large_4prompts")
 FOLDS = 5
 # The untrained base with weights of other signals beside its cosine: nothing else is learned.
@@ -93,7 +95,7 @@ def options_of(trainer: str, arguments: argparse.Namespace) -> dict[str, Any]:
         **common,
         "batch_size": 16,
         "epochs": 20,
-        "max_steps": 60 if arguments.quick else 600,
+        "max_steps": 60 if arguments.quick else 300,
         "eval_steps": 60 if arguments.quick else 100,
     }
 
@@ -196,9 +198,8 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
     base = zero_shot(queries)
     print(f"zero-shot cosine on {len(queries)} unseen test questions: NDCG@10 {base.mean():.3f}", flush=True)
     default = recommended_trainer(load_base(MINILM), 40).trainer
-    # 300 questions are trained without folds, so that they cost little more than 80.
-    counts = [LARGE, 20, 40, 80] if arguments.quick else [80, 40, 20, LARGE]
-    plan = [(default, count) for count in counts]
+    few = [20, 40, 80] if arguments.quick else [80, 40, 20]
+    plan = [(default, few[0]), (default, LARGE), *((default, count) for count in few[1:])]
     plan += [(name, count) for count in (80, 40, LARGE) for name in RERANKERS]
     plan = [
         (name, count) for name, count in plan if name in arguments.trainers and wanted(f"{name} at {count}", arguments)
@@ -206,18 +207,21 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
     gains: dict[tuple[str, int], FloatArray] = {}
     a_query, rows, skipped = 0.0, [], []
     for name, count in plan:
+        large = count == LARGE
+        if arguments.quick and large and name == default:
+            left = until - time.monotonic()
+            count = next((each for each in QUICK_LARGE if a_query / FOLDS_COST * each <= left), QUICK_LARGE[-1])
         # Seconds of this row, if it is as slow for each query as the slowest so far; cross-encoders have a fixed number of steps.
-        expected = a_query * (min(count, LARGE // 3) if name == default else 80)
-        if arguments.quick and gains and time.monotonic() + expected > until:
+        elif arguments.quick and gains and time.monotonic() + a_query * (count if name == default else 80) > until:
             skipped.append(f"{name} at {count}")
             continue
         chosen = [world.training[at] for at in order[:count].tolist()]
         columns = judged(chosen, over_http=False, seed=arguments.seed)
-        share = LARGE_DEV_SHARE if count == LARGE else DEV_SHARE
+        share = LARGE_DEV_QUERIES / count if large else DEV_SHARE
         data = learned_from(chosen, columns, seed=arguments.seed, dev_share=share)
         row = f"world-{name}-{count}" if not arguments.quick else f"quick-{name}-{count}"
         student = measured(row, name, data, queries, base, folder=folder, options=options_of(name, arguments))
-        a_query = max(a_query, student.seconds / min(count, LARGE // 3)) if name == default else a_query
+        a_query = max(a_query, student.seconds / count) if name == default and not large else a_query
         measurements = {name: student.values}
         if name == "embedding":
             measurements[WITH_SIGNALS] = student.signals
@@ -231,15 +235,15 @@ def world_part(folder: Path, arguments: argparse.Namespace, until: float) -> dic
         print(f"not trained in the time of --quick: {', '.join(skipped)}")
     if not gains:
         return {}
-    few = [float(gains[default, count].mean()) for count in (20, 40) if (default, count) in gains]
+    losses = [float(gains[default, count].mean()) for count in (20, 40) if (default, count) in gains]
     embedding = max((count for name, count in gains if name == "embedding"), default=0)
     best = max(gains, key=lambda key: float(gains[key].mean()))
     found: dict[str, Any] = {}
     if embedding:
         found |= keyed("embedding_gain_over_zero_shot", gains["embedding", embedding])
         found["embedding_queries"] = embedding
-    if few:
-        found["default_loss_few_queries"] = round(min(few), 4)
+    if losses:
+        found["default_loss_few_queries"] = round(min(losses), 4)
     return found | {
         **keyed("best_gain_over_zero_shot", gains[best]),
         "best": f"{best[0]} at {best[1]}",

@@ -181,7 +181,7 @@ class Course:
         texts = [text for each in lessons for text in (each.query, *each.documents)]
         lengths = [len(each["input_ids"]) for each in texts]
         self.tokens += sum(lengths)
-        self.padded += padded_tokens(lengths, self._most)
+        self.padded += padded_tokens(lengths, self._most, overhead=self._model.overhead)
         self.rows += sum(len(each.documents) for each in lessons)
 
         def loss(vectors: torch.Tensor) -> torch.Tensor:
