@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from trainer.bases import UnsupportedBase, cross_encoder, load_base
 from trainer.instructions import InstructionTooLong
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.training.adapters import TargetsUnknown
-from trainer.training.embedding.bi_encoder import BiEncoder, TokensDiffer, load_bi_encoder
+from trainer.training.embedding.bi_encoder import BiEncoder, TokensDiffer, chunks, load_bi_encoder, padded_tokens
 from trainer.training.embedding.course import compared_rows, lesson_loss
 from trainer.training.embedding.lessons import Lesson
 from trainer.training.embedding.options import EmbeddingOptions
@@ -128,3 +129,27 @@ def test_no_candidate_of_a_query_is_a_negative_of_the_same_query(base: Path) -> 
     assert rows.grad is not None
     assert torch.allclose(shared[0], rows.grad[0], atol=1e-6), "the other query has no text that is new to the first"
     assert not torch.allclose(shared[4], rows.grad[4], atol=1e-3), "the first has one that is new to the other"
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+@pytest.mark.parametrize("overhead", [0, 10, 100])
+def test_batches_cost_as_little_as_any_division_by_length(most: int, overhead: int) -> None:
+    lengths = [12, 64, 3, 30, 31, 12, 5]
+    ordered = sorted(lengths, reverse=True)
+    costs = []
+    for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
+        bounds = [0, *(at for at, cut in enumerate(cuts, 1) if cut), len(lengths)]
+        parts = [ordered[begin:end] for begin, end in itertools.pairwise(bounds)]
+        if max(map(len, parts)) <= most:
+            costs.append(sum(len(part) * part[0] + overhead for part in parts))
+
+    batches = list(chunks(lengths, most, overhead=overhead))
+
+    assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
+    assert max(map(len, batches)) <= most
+    padded = padded_tokens(lengths, most, overhead=overhead)
+    assert padded + overhead * len(batches) == min(costs)
+
+
+def test_no_texts_make_no_batch() -> None:
+    assert list(chunks([], 4, overhead=100)) == []
