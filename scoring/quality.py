@@ -21,6 +21,7 @@ from scoring.columns import copy_columns, only, read_columns
 from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, bootstrap_interval
 from scoring.same_texts import distinct, expanded
+from scoring.sampling.draw import sampled_queries
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +97,12 @@ def graded_queries(project_id: int, *, among: Sequence[int] | None = None) -> li
     ]
 
 
-def graded_with_elo(project: Project) -> list[GradedQuery]:
-    """Return the graded queries of which some candidate has an Elo, in id order."""
+def graded_with_elo(project: Project, *, most: int) -> list[GradedQuery]:
+    """Return at most `most` graded queries of which some candidate has an Elo, drawn by their texts, in id order."""
     compared = Candidate.objects.filter(query__project=project, score__comparisons__gt=0)
-    return graded_queries(project.pk, among=list(compared.values_list("query_id", flat=True).distinct()))
+    found = graded_queries(project.pk, among=list(compared.values_list("query_id", flat=True).distinct()))
+    drawn = set(sampled_queries([each.query_id for each in found], most))
+    return [each for each in found if each.query_id in drawn]
 
 
 def ranking_quality(project: Project, *, k: int = 10) -> list[Quality]:

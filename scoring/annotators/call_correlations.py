@@ -14,6 +14,7 @@ from labeling.models import Judgment
 from scoring.columns import ProjectColumns, read_columns
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.judges.calls import CallCorrelation, CallVotes, call_correlation
+from scoring.sampling.draw import sampled_queries
 
 # Each query inverts a matrix of its votes; so many pin the figure down to a hundredth.
 MOST_QUERIES = 60
@@ -39,10 +40,10 @@ def measure_calls(project_id: int, *, model: str, prior_precision: float) -> dic
 
 
 def _queries_with_sets(project_id: int) -> list[int]:
-    """The latest queries that were asked about in sets, in id order."""
+    """Queries that were asked about in sets, drawn by their texts, in id order."""
     rows = Judgment.objects.live().filter(call__isnull=False, annotator__project_id=project_id)
-    ids = rows.order_by("-pair__query_id").values_list("pair__query_id", flat=True).distinct()
-    return sorted(ids[:MOST_QUERIES])
+    ids = rows.order_by().values_list("pair__query_id", flat=True).distinct()
+    return sampled_queries(list(ids), MOST_QUERIES)
 
 
 def _votes_of(read: ProjectColumns, theta: np.ndarray, judge: int) -> Sequence[CallVotes]:

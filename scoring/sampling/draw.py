@@ -6,12 +6,14 @@ rows and tasks for the drawn pairs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from django.db import connection
+from django.db.models import BigIntegerField, F, Func, Value
 
+from labeling.models import Query
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
@@ -244,6 +246,13 @@ WHERE query.project_id = %(project)s AND query.excluded_at IS NULL AND query.id 
   AND EXISTS (SELECT 1 FROM labeling_candidate candidate WHERE candidate.query_id = query.id OFFSET 1)
 ORDER BY query.id LIMIT %(most)s
 """
+
+
+def sampled_queries(query_ids: Collection[int], most: int) -> list[int]:
+    """Return at most `most` of the queries, drawn by their texts, in id order."""
+    place = Func(F("text"), Value(0), function="hashtextextended", output_field=BigIntegerField())
+    rows = Query.objects.filter(pk__in=query_ids).order_by(place, "pk").values_list("pk", flat=True)
+    return sorted(rows[:most])
 
 
 def comparable_query_ids(

@@ -138,11 +138,11 @@ WHERE pair.query_id = ANY(%s) AND judgment.kind = 'preference'
 
 
 def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
-    """Return NDCG@10 on the first fifty graded queries with an Elo, refitted on growing shares of their answers.
+    """Return NDCG@10 on fifty graded queries with an Elo, drawn by their texts, refitted on growing shares of their answers.
 
     As in every figure, a document that these answers do not compare is not retrieved.
     """
-    graded = graded_with_elo(project)[:CURVE_QUERIES]
+    graded = graded_with_elo(project, most=CURVE_QUERIES)
     if not graded:
         return []
     whole = read_columns([query.query_id for query in graded])

@@ -10,7 +10,7 @@ from labeling.models import Query
 from labeling.plugins import get_plugin
 from labeling.records import AnswerKind
 from scoring.rating import rate_stale
-from scoring.sampling.draw import comparable_query_ids, query_states, sample_pairs
+from scoring.sampling.draw import comparable_query_ids, query_states, sample_pairs, sampled_queries
 from tests.factories.rows import (
     candidate_ids,
     judge_pair,
@@ -112,3 +112,17 @@ def test_only_queries_with_two_candidates_can_be_compared() -> None:
     make_query_with_documents(make_project(), 4)
     assert comparable_query_ids(project.pk) == [queries[2].pk, queries[3].pk]
     assert comparable_query_ids(project.pk, [queries[0].pk, queries[3].pk]) == [queries[3].pk]
+
+
+def test_texts_decide_which_queries_a_sample_holds() -> None:
+    texts = [f"question {number}" for number in range(12)]
+
+    def sampled(order: list[str]) -> list[str]:
+        project = make_project()
+        rows = [Query.objects.create(project=project, external_id=text, text=text) for text in order]
+        ids = sampled_queries([each.pk for each in rows], 4)
+        assert ids == sorted(ids)
+        return sorted(Query.objects.get(pk=each).text for each in ids)
+
+    assert sampled(texts) == sampled(texts[::-1])
+    assert len(sampled(texts)) == 4

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db.models import BigIntegerField, F, Func, Value
-
 from labeling.models import Project, Query
 from scoring.models import QueryFit
 from scoring.sampling.certainty import certainty_of_fits
-from scoring.sampling.draw import comparable_query_ids
+from scoring.sampling.draw import comparable_query_ids, sampled_queries
 from workers.models import Run
 
 # Certainty takes milliseconds a query: of more rated queries so many are looked at, drawn by their texts.
@@ -67,19 +65,13 @@ def choose_queries(
         raise NoQueryChosen(
             "no query with two candidates or more fits the choice; choose another text, a higher certainty or all queries"
         )
-    return _sampled(found, choice.sample) if choice.sample is not None else sorted(found)
+    return sampled_queries(found, choice.sample) if choice.sample is not None else sorted(found)
 
 
 def _uncertain(query_ids: set[int], below: float) -> set[int]:
     """Those without scores, and of the rated ones those below this certainty."""
     fits = QueryFit.objects.filter(query__in=query_ids, judgments__gt=0)
     rated = set(fits.values_list("query_id", flat=True))
-    looked_at = rated if len(rated) <= MOST_READ else set(_sampled(rated, MOST_READ))
+    looked_at = rated if len(rated) <= MOST_READ else set(sampled_queries(rated, MOST_READ))
     certainty = certainty_of_fits(fits.filter(query__in=looked_at))
     return (query_ids - rated) | {query for query, value in certainty.items() if value < below}
-
-
-def _sampled(query_ids: set[int], most: int) -> list[int]:
-    place = Func(F("text"), Value(0), function="hashtextextended", output_field=BigIntegerField())
-    rows = Query.objects.filter(pk__in=query_ids).order_by(place, "pk").values_list("pk", flat=True)
-    return sorted(rows[:most])

@@ -80,7 +80,7 @@ def chart_titles() -> dict[str, str]:
 
 def _read_curve(project: Project) -> dict[str, Any]:
     points = read_figure(project, CURVE, kept_s=KEPT_S).value or []
-    graded = graded_with_elo(project)[:CURVE_QUERIES]
+    graded = graded_with_elo(project, most=CURVE_QUERIES)
     sizes = Counter(int((each.candidate_ids > 0).sum()) for each in graded)
     return {
         "points": [[each.judgments, each.micros / 1e6, each.ndcg, each.low, each.high] for each in points],
