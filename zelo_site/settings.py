@@ -239,6 +239,7 @@ MIDDLEWARE = [
     "zelo_site.security.second_factor.SecondFactorMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "axes.middleware.AxesMiddleware",
+    "zelo_site.operations.missing_files.MissingFilesMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]
 

@@ -38,6 +38,10 @@ class BadPath(ValueError):
     """The path is invalid or leaves the storage."""
 
 
+class StoredFileMissing(FileNotFoundError):
+    """A file that the database names is not in the storage."""
+
+
 class ChecksumMismatch(ValueError):
     """A stored file does not match its checksum."""
 
@@ -112,11 +116,14 @@ class Storage:
         return stream.checksum
 
     def read_bytes(self, path: str) -> bytes:
-        return bytes(self._files.cat_file(self._absolute(path)))
+        """Return a stored file. Raises StoredFileMissing."""
+        with _naming(path):
+            return bytes(self._files.cat_file(self._absolute(path)))
 
     def opened(self, path: str) -> Any:
-        """Open a stored file for reading; a context manager."""
-        return self._files.open(self._absolute(path), "rb")
+        """Open a stored file for reading; a context manager. Raises StoredFileMissing."""
+        with _naming(path):
+            return self._files.open(self._absolute(path), "rb")
 
     def exists(self, path: str) -> bool:
         return bool(self._files.exists(self._absolute(path)))
@@ -149,7 +156,7 @@ class Storage:
                     self._files.rm(each)
 
     def download(self, path: str, target: Path, *, checksum: str = "") -> None:
-        """Copy a stored file to a local one. Raises ChecksumMismatch, FileNotFoundError."""
+        """Copy a stored file to a local one. Raises ChecksumMismatch, StoredFileMissing."""
         digest = hashlib.sha256()
         target.parent.mkdir(parents=True, exist_ok=True)
         with _room_is_needed(str(target.parent)), self.opened(path) as source, target.open("wb") as local:
@@ -198,6 +205,17 @@ def _opened(url: str) -> Storage:
 def storage() -> Storage:
     """Return the installation's storage."""
     return _opened(settings.STORAGE_URL)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoredFileMissing(
+            f"{path!r} is missing from the storage; restore it from a backup, or make it again: freeze a new snapshot, train or "
+            "evaluate once more"
+        ) from error
 
 
 @contextlib.contextmanager

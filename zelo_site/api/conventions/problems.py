@@ -20,6 +20,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, AuthorizationError, HttpError, ValidationError
 
 from labeling.importing.strict_json import BadJson, NotJson
+from scoring.storage.files import StoredFileMissing
 
 CONTENT_TYPE = "application/problem+json"
 SERVER_ERROR = "The server failed to answer. Nothing was stored in part; see the server's log, then retry."
@@ -85,6 +86,7 @@ def answer_with_problems(api: NinjaAPI) -> None:
         Http404: lambda request, error: problem(request, 404, f"nothing at {request.path} is visible to you"),
         RequestDataTooBig: lambda request, error: problem(request, 413, f"{error} Send less in a request."),
         SuspiciousOperation: lambda request, error: problem(request, 400, str(error)),
+        StoredFileMissing: _missing_file,
         UnreadablePostError: lambda request, error: problem(request, 400, "the request ended early; send it again"),
         Exception: _server_error,
     }
@@ -119,6 +121,11 @@ def _listed(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _said(errors: Sequence[Mapping[str, Any]]) -> str:
     """The first errors in one line."""
     return "; ".join(": ".join(filter(None, [".".join(each["location"]), each["detail"]])) for each in errors[:3])
+
+
+def _missing_file(request: HttpRequest, error: StoredFileMissing) -> HttpResponse:
+    log.error("%s: %s", request.path, error)
+    return problem(request, 409, str(error))
 
 
 def _server_error(request: HttpRequest, error: Exception) -> HttpResponse:

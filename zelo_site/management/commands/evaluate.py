@@ -16,6 +16,7 @@ from labeling.stored_texts import counted
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
 from scoring.numerics.measures.resampling import Interval
+from scoring.storage.files import StoredFileMissing
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Against, Leaderboard, NotEvaluated, Row, leaderboard
@@ -113,6 +114,8 @@ class Command(BaseCommand):
                             complete=options["complete"],
                         )
                     )
+                except StoredFileMissing as error:
+                    raise CommandError(str(error)) from error
                 except NotEvaluated:
                     self.stdout.write(f"\nreference {reference}: no data to evaluate against")
             model = options["llm_grades"]

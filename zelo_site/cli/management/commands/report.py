@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import QuerySet
 
 from scoring.models import Snapshot
+from scoring.storage.files import StoredFileMissing
 from trainer.evaluation.leaderboard import SPLITS
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
@@ -49,7 +50,7 @@ class Command(BaseCommand):
             snapshot = _named(snapshots, options["snapshot"]) or default
             try:
                 text = write(build_report(project, snapshot=snapshot, split=options["split"] or split, before=before))
-            except ReportRefused as error:
+            except (ReportRefused, StoredFileMissing) as error:
                 raise CommandError(str(error)) from error
         if target is None:
             self.stdout.write(text)
