@@ -4,7 +4,7 @@ The topics of `training.py`: 300 questions with 100 documents each, 10 of the qu
 (1) and 70 others (0). Three simulated judges with the errors of that benchmark compare documents. The paper's design asks all
 three about 400 cycle pairs a question. The distilled run asks one judge in turn about pairs that compare as many documents as
 possible, the trainer `pairwise` learns from four fifths of the questions, its student judges 400 pairs a question, its votes are
-weighed by cross-validation, and the sampler `guided` chooses the panel's further pairs in rounds, which are divided among the
+weighed by cross-validation, the judges' position biases are taken out, and the sampler `guided` chooses the panel's further pairs in rounds, which are divided among the
 questions by the expected gain, as a run divides its budget. NDCG@10 is measured against the
 grades, on all questions, as the mean over `--replications` (4; `--quick` 1) of the votes that the student did not learn from: the
 curves end so flat that single ones cross the paper's NDCG@10 at very different calls.
@@ -29,7 +29,8 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,29 @@ import torch
 from scipy.special import expit
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.simulation import table
+from benchmarks.simulation import calls_ratio, mean_curve, table
 from benchmarks.training import JUDGES
 from benchmarks.training_world import TOPICS, TRAINING_TEMPLATES, Question, Topic, hidden_quality
 from labeling.plugins import Sampler
-from labeling.records import ComparisonColumns, Examples, FloatArray, IntArray, PairExamples, QueryState, TrainingData
+from labeling.records import (
+    BoolArray,
+    ComparisonColumns,
+    Examples,
+    FloatArray,
+    IntArray,
+    PairExamples,
+    QueryState,
+    TrainingData,
+)
 from scoring.numerics.design.adaptive import working_posterior
 from scoring.numerics.design.static import random_cycles
 from scoring.numerics.design.stopping import gain_per_pair, split_budget
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import choose_prior
+from scoring.numerics.fitting.votes import VoteTerms, fit_votes
+from scoring.numerics.judges.judges import fit_with_judges
+from scoring.numerics.judges.position_bias import removable_biases
 from scoring.numerics.judges.student_weight import choose_student_weight
 from scoring.numerics.measures.rankings import ndcg
 from scoring.sampling.guided import Guided
@@ -73,6 +86,8 @@ from zelo_site.demo.sample.docstrings import sample_documents
 
 SIZE, OWN, NEAR = 100, 10, 20
 PAPER_JUDGES, PAPER_DEGREE = 3, 8
+STUDENT = PAPER_JUDGES  # its number behind the judges'
+NO_BIAS: Mapping[int, float] = {}
 PAPER_CALLS = PAPER_JUDGES * PAPER_DEGREE * SIZE // 2
 MOST_CALLS = 240
 COLUMNS = range(30, MOST_CALLS + 1, 30)
@@ -116,20 +131,21 @@ def _question(topic: Topic, text: str, texts: dict[str, list[str]], rng: np.rand
 
 @dataclass(slots=True)
 class Votes:
-    """Pairs int64[m, 2] of one question with preferences float64[m] and weights float64[m]."""
+    """Pairs int64[m, 2] of one question with preferences float64[m], weights float64[m], judges int64[m] and sides bool[m]."""
 
     pairs: IntArray
     preference: FloatArray
     weight: FloatArray
+    judge: IntArray
+    swapped: BoolArray
 
     @classmethod
-    def none(cls) -> Votes:
-        return cls(np.empty((0, 2), dtype=np.int64), np.empty(0), np.empty(0))
+    def without_sides(cls, pairs: IntArray, preference: FloatArray, weight: FloatArray, *, judge: int = 0) -> Votes:
+        """Votes in which both orders are averaged, by one judge."""
+        return cls(pairs, preference, weight, np.full(len(pairs), judge), np.zeros(len(pairs), dtype=np.bool_))
 
     def with_more(self, other: Votes) -> Votes:
-        parts = (
-            np.concatenate([getattr(self, name), getattr(other, name)]) for name in ("pairs", "preference", "weight")
-        )
+        parts = (np.concatenate([getattr(self, each.name), getattr(other, each.name)]) for each in fields(self))
         return Votes(*parts)
 
 
@@ -146,47 +162,65 @@ class Panel:
         """One judge's answer to each pair, the judges in turn."""
         judge = (np.arange(len(pairs)) + self.calls) % PAPER_JUDGES
         self.calls += len(pairs)
-        return Votes(pairs, self._answers(question, pairs, judge, rng), np.ones(len(pairs)))
+        preference, swapped = self._answers(question, pairs, judge, rng)
+        return Votes(pairs, preference, np.ones(len(pairs)), judge, swapped)
 
     def all_three(self, question: int, pairs: IntArray, rng: np.random.Generator) -> Votes:
-        answers = [self._answers(question, pairs, np.full(len(pairs), judge), rng) for judge in range(PAPER_JUDGES)]
-        return Votes(pairs, np.mean(answers, axis=0), np.full(len(pairs), float(PAPER_JUDGES)))
+        answers = [self._answers(question, pairs, np.full(len(pairs), judge), rng)[0] for judge in range(PAPER_JUDGES)]
+        return Votes.without_sides(pairs, np.mean(answers, axis=0), np.full(len(pairs), float(PAPER_JUDGES)))
 
-    def _answers(self, question: int, pairs: IntArray, judge: IntArray, rng: np.random.Generator) -> FloatArray:
+    def _answers(
+        self, question: int, pairs: IntArray, judge: IntArray, rng: np.random.Generator
+    ) -> tuple[FloatArray, BoolArray]:
         scale, sigma, bias = self.settings[judge].T
         own = self.quality[question]
         order = np.where(rng.random(len(pairs)) < 0.5, -1.0, 1.0)
         logit = scale * (own[pairs[:, 0]] - own[pairs[:, 1]]) + sigma * rng.standard_normal(len(pairs)) + bias * order
-        return np.asarray(expit(logit))
+        return np.asarray(expit(logit)), order < 0.0
 
 
 # --- rating ------------------------------------------------------------------------------
 
 
 def columns_of(votes: list[Votes], student: list[Votes] | None = None) -> ComparisonColumns:
-    """The votes of each question, followed by the student's; `judge` 1 marks the student."""
+    """The votes of each question, followed by the student's."""
     parts = [own if student is None else own.with_more(student[at]) for at, own in enumerate(votes)]
     counts = [len(each.pairs) for each in parts]
-    is_student = [np.arange(len(each.pairs)) >= len(votes[at].pairs) for at, each in enumerate(parts)]
     pairs = np.concatenate([each.pairs for each in parts])
     return ComparisonColumns(
         a=pairs[:, 0],
         b=pairs[:, 1],
         preference=np.concatenate([each.preference for each in parts]),
         weight=np.concatenate([each.weight for each in parts]),
-        judge=np.concatenate(is_student).astype(np.int64),
-        swapped=np.zeros(len(pairs), dtype=np.bool_),
+        judge=np.concatenate([each.judge for each in parts]),
+        swapped=np.concatenate([each.swapped for each in parts]),
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         sizes=np.full(len(votes), SIZE, dtype=np.int64),
     )
 
 
-def strengths(columns: ComparisonColumns, precision: float) -> FloatArray:
-    """float64[questions, 100]."""
-    fit = fit_queries(
-        columns, prior_precision=precision, tolerance=1e-5, require_connected=False, standard_errors=False, threads=2
-    )
+def strengths(columns: ComparisonColumns, precision: float, biases: Mapping[int, float] = NO_BIAS) -> FloatArray:
+    """float64[questions, 100], without the position biases of these judges."""
+    if not biases:
+        fit = fit_queries(
+            columns,
+            prior_precision=precision,
+            tolerance=1e-5,
+            require_connected=False,
+            standard_errors=False,
+            threads=2,
+        )
+        return fit.theta.reshape(-1, SIZE)
+    bias = np.array([biases.get(judge, 0.0) for judge in range(STUDENT + 1)])[columns.judge]
+    terms = VoteTerms(np.ones(len(bias)), bias * np.where(columns.swapped, -1.0, 1.0), columns.weight)
+    fit = fit_votes(columns, terms, model="thurstone", prior_precision=precision, tolerance=1e-5, standard_errors=False)
     return fit.theta.reshape(-1, SIZE)
+
+
+def biases_of(votes: list[Votes], precision: float) -> dict[int, float]:
+    """The judges' position biases that the product takes out of the scores."""
+    columns = columns_of(votes[:SAMPLED])
+    return removable_biases(columns, fit_with_judges(columns, prior_precision=precision))
 
 
 def mean_ndcg(questions: list[Question], theta: FloatArray) -> float:
@@ -226,7 +260,7 @@ def choose(votes: list[Votes], student: list[Votes] | None, rng: np.random.Gener
     if student is None:
         return prior
     sample = columns_of(votes[:SAMPLED], student[:SAMPLED])
-    is_student = sample.judge == 1
+    is_student = sample.judge == STUDENT
     chosen = choose_student_weight(sample, is_student, model="thurstone", prior_precision=prior, rng=rng, threads=2)
     for own in student:
         own.weight[:] = chosen.weight
@@ -248,12 +282,13 @@ def curve(
     Prior and weight are chosen again when the votes have grown by half, as the product does.
     """
     points = []
-    chosen_at, precision = 0.0, 0.0
+    chosen_at, precision, biases = 0.0, 0.0, dict(NO_BIAS)
     while True:
         calls = round(sum(len(own.pairs) for own in votes) / len(votes))
         if calls >= GROWTH * chosen_at:
             chosen_at, precision = calls, choose(votes, student, np.random.default_rng([*seed, calls]))
-        theta = strengths(columns_of(votes, student), precision)
+            biases = biases_of(votes, precision)
+        theta = strengths(columns_of(votes, student), precision, biases)
         points.append((calls, mean_ndcg(questions, theta)))
         if calls >= MOST_CALLS or points[-1][1] >= until:
             return points
@@ -273,19 +308,6 @@ def next_round(found: list[QueryState], sampler: Sampler, seed: tuple[int, ...])
     counts = [len(pairs) for pairs in wanted]
     given = split_budget(sum(counts) // 2, worth, counts)
     return [pairs[:count] for pairs, count in zip(wanted, given.tolist(), strict=True)]
-
-
-def ratio(points: list[tuple[int, float]], target: float) -> float:
-    """Calls at which the curve first reaches the target, between rounds by straight lines, over the paper's; 1 where it does not."""
-    before: tuple[int, float] | None = None
-    for calls, value in points:
-        if value >= target:
-            if before is None:
-                return calls / PAPER_CALLS
-            share = (target - before[1]) / (value - before[1])
-            return (before[0] + share * (calls - before[0])) / PAPER_CALLS
-        before = (calls, value)
-    return 1.0
 
 
 # --- the student -------------------------------------------------------------------------
@@ -354,11 +376,13 @@ def said(kind: str, **values: Any) -> None:
 
 def student_votes(student: ApartStudent, questions: list[Question], rng: np.random.Generator) -> list[Votes]:
     """The student's preferences on the cycle pairs of the paper's design."""
-    design = [Votes(random_cycles(SIZE, PAPER_DEGREE, rng), np.empty(0), np.empty(0)) for _ in questions]
-    asked = [Votes(own.pairs, np.full(len(own.pairs), 0.5), np.ones(len(own.pairs))) for own in design]
+    design = [random_cycles(SIZE, PAPER_DEGREE, rng) for _ in questions]
+    asked = [
+        Votes.without_sides(pairs, np.full(len(pairs), 0.5), np.ones(len(pairs)), judge=STUDENT) for pairs in design
+    ]
     logits = symmetric(*judged(student, examples(questions, asked, list(range(len(questions))))))
     said_of_all = np.split(expit(logits), np.cumsum([len(own.pairs) for own in asked])[:-1])
-    return [Votes(own.pairs, said_of, own.weight) for own, said_of in zip(asked, said_of_all, strict=True)]
+    return [replace(own, preference=said_of) for own, said_of in zip(asked, said_of_all, strict=True)]
 
 
 # --- the comparison ----------------------------------------------------------------------
@@ -369,12 +393,6 @@ def paper_ndcg(questions: list[Question], panel: Panel, rng: np.random.Generator
     votes = [panel.all_three(at, random_cycles(SIZE, PAPER_DEGREE, rng), rng) for at in range(len(questions))]
     prior = choose_prior(columns_of(votes[:SAMPLED]), rng=rng, threads=2).prior_precision
     return mean_ndcg(questions, strengths(columns_of(votes), prior))
-
-
-def mean_curve(curves: list[list[tuple[int, float]]]) -> list[tuple[int, float]]:
-    """The mean NDCG@10 after each round that all curves have."""
-    rounds = zip(*curves, strict=False)
-    return [(points[0][0], float(np.mean([value for _, value in points]))) for points in rounds]
 
 
 def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -422,9 +440,9 @@ def run(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     rows = [["guided by the student", *_cells(guided)], ["adaptive x rotate", *_cells(plain)]]
     print(table(["NDCG@10 at about so many panel calls", *map(str, COLUMNS)], rows))
     return {
-        "panel_calls_ratio": round(ratio(guided, target), 4),
-        "ratio_of_each": [round(ratio(each, target), 4) for each in of_guided],
-        "without_student_ratio": round(ratio(plain, target), 4),
+        "panel_calls_ratio": round(calls_ratio(guided, target, PAPER_CALLS), 4),
+        "ratio_of_each": [round(calls_ratio(each, target, PAPER_CALLS), 4) for each in of_guided],
+        "without_student_ratio": round(calls_ratio(plain, target, PAPER_CALLS), 4),
         "log_loss": round(held_out.log_loss, 4),
         "panel_entropy": round(held_out.panel_entropy, 4),
         "accuracy_clear": None if held_out.accuracy is None else round(held_out.accuracy, 4),

@@ -69,3 +69,22 @@ def table(headings: list[str], rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [headings, *rows]]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def calls_ratio(points: list[tuple[int, float]], target: float, paper_calls: int) -> float:
+    """Calls at which the curve first reaches the target, between rounds by straight lines, over the paper's; 1 where it does not."""
+    before: tuple[int, float] | None = None
+    for calls, value in points:
+        if value >= target:
+            if before is None:
+                return calls / paper_calls
+            share = (target - before[1]) / (value - before[1])
+            return (before[0] + share * (calls - before[0])) / paper_calls
+        before = (calls, value)
+    return 1.0
+
+
+def mean_curve(curves: list[list[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """The mean NDCG@10 after each round that all curves have."""
+    rounds = zip(*curves, strict=False)
+    return [(points[0][0], float(np.mean([value for _, value in points]))) for points in rounds]

@@ -16,17 +16,18 @@ from labeling.records import Fit
 from scoring.columns import ProjectColumns, only_votes, read_columns
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.judges import fit_with_judges
-from scoring.project_fits import model_of
+from scoring.project_fits import model_of, stored_terms
+from scoring.raters import rate
 from scoring.same_texts import Merged, distinct, expanded
 
 
 def elo_of(project: Project, query_ids: Sequence[int], judges: Sequence[int] | None = None) -> dict[int, float]:
-    """Return the strength by candidate id from the votes of these judges alone (None: of all), each vote counting alike."""
+    """Return the strength by candidate id from the votes of these judges alone (None: of all), weighted as in the stored scores."""
     read = read_columns(query_ids)
     if judges is not None:
         read = only_votes(read, np.isin(read.annotator_ids, list(judges))[read.columns.judge])
     one = distinct(read)
-    return _strengths(read, one, _rater(project).rate(one.read.columns))
+    return _strengths(read, one, rate(_rater(project), one.read, stored_terms(project)))
 
 
 def judge_aware_elo(project: Project, query_ids: Sequence[int]) -> dict[int, float]:

@@ -101,11 +101,23 @@ def choose_project_fit(project_id: int) -> Chosen:
     choice = _choose(project, plain, model, students)
     panel = measure_judges(project, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
     calls = measure_calls(project_id, model=model or "bradley-terry", prior_precision=_precision(choice, plain))
-    terms = panel.terms if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored" else {}
+    terms = _terms(panel, plain)
     if model is not None and students:
         sample = counted_votes(project, read_columns(sampled_query_ids(project_id)))
         terms = terms | student_terms(sample, students, model=model, prior_precision=_precision(choice, plain))
     return _store(project, choice=choice, panel=panel, terms=terms, calls=calls, before=before)
+
+
+def _terms(panel: JudgePanel, plain: Rater) -> dict[str, list[float]]:
+    """Return the judges' terms in fits by this rater, see ProjectFit."""
+    if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored":
+        return panel.terms
+    return panel.bias_terms if getattr(plain.options, "position_bias", "kept") == "removed" else {}
+
+
+def stored_terms(project: Project) -> dict[str, list[float]]:
+    """Return the judges' terms in the stored scores, see ProjectFit."""
+    return ProjectFit.objects.filter(project=project).values_list("judge_terms", flat=True).first() or {}
 
 
 def _choose(project: Project, plain: Rater, model: str | None, students: Sequence[int]) -> PriorChoice | None:

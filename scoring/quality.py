@@ -17,9 +17,11 @@ from labeling.models import Annotator, Candidate, Project
 from labeling.plugins import Rater, get_plugin
 from labeling.records import FloatArray, IntArray
 from labeling.stored_texts import stored_text
-from scoring.columns import copy_columns, only, read_columns
+from scoring.columns import copy_columns, only_votes, read_columns
 from scoring.numerics.measures.rankings import Measure, Ranked, ranks_of
 from scoring.numerics.measures.resampling import Interval, bootstrap_interval
+from scoring.project_fits import stored_terms
+from scoring.raters import rate
 from scoring.same_texts import distinct, expanded
 from scoring.sampling.draw import sampled_queries
 
@@ -180,15 +182,17 @@ def judge_order(name: str) -> str:
 def judge_strengths(project: Project, query_ids: list[int]) -> dict[int, Mapping[int, float]]:
     """Return strengths by candidate id from the votes of each annotator alone, by annotator id; the same for equal texts.
 
-    Leaves out annotators whose votes alone cannot be fitted.
+    Without the position bias that the stored scores leave out. Leaves out annotators whose votes alone cannot be fitted.
     """
     read = read_columns(query_ids)
     one = distinct(read)
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    terms = {each: [1.0, bias, 1.0] for each, (_, bias, _) in stored_terms(project).items()}
     found: dict[int, Mapping[int, float]] = {}
     for position, annotator in enumerate(read.annotator_ids.tolist()):
         try:
-            fit = expanded(rater.rate(only(one.read.columns, one.read.columns.judge == position)), one, read)
+            own = only_votes(one.read, one.read.columns.judge == position)
+            fit = expanded(rate(rater, own, terms), one, read)
         except (ValueError, RuntimeError) as error:
             # The pairs of one judge may be disconnected even if those of all judges together are connected.
             log.warning("annotator %d cannot be measured alone: %s", annotator, error)

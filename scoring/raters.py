@@ -6,14 +6,19 @@ Thin wrappers around `scoring.numerics.fitting.fit`, registered in the same way 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import pydantic
 
 from labeling.plugins import Rater, register
 from labeling.records import ComparisonColumns, Fit
 from scoring.numerics.fitting.fit import compile_kernels, fit_queries
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
+
+if TYPE_CHECKING:
+    from scoring.columns import ProjectColumns
 
 # Near the choice of cross-validation for soft preferences: .02-.03 logits, times 5.8 for Thurstone.
 DEFAULT_PRIOR_PRECISION = {"thurstone": 0.1, "bradley-terry": 0.02}
@@ -41,6 +46,11 @@ class RaterOptions(Rater.Options):
         default="equal",
         title="Judges' weights",
         description="anchored: weight judges by their agreement with people's answers and grades.",
+    )
+    position_bias: Literal["removed", "kept"] = pydantic.Field(
+        default="removed",
+        title="Position bias",
+        description="removed: a judge's preference for the document shown first is measured and taken out of its answers.",
     )
     judges: str = pydantic.Field(
         default="",
@@ -104,3 +114,16 @@ class BradleyTerryRater(MaximumLikelihoodRater):
     name = "bradley-terry"
     label = "Bradley-Terry"
     model = "bradley-terry"
+
+
+def rate(rater: Rater, read: ProjectColumns, terms: Mapping[str, Sequence[float]]) -> Fit:
+    """Fit the columns; `terms`: sharpness, position bias and weight by annotator id, see ProjectFit.
+
+    Who has none, such as people, counts like a judge of mean sharpness without position bias.
+    """
+    if not terms or not isinstance(rater, MaximumLikelihoodRater):
+        return rater.rate(read.columns)
+    known = [terms.get(str(each), (1.0, 0.0, 1.0)) for each in read.annotator_ids.tolist()]
+    own = np.array(known, dtype=np.float64).reshape(-1, 3)[read.columns.judge]
+    position = np.where(read.columns.swapped, -1.0, 1.0)
+    return rater.rate_votes(read.columns, VoteTerms(own[:, 0], own[:, 1] * position, own[:, 2] * read.columns.weight))

@@ -17,17 +17,15 @@ import numpy as np
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from labeling.models import Project
-from labeling.plugins import Rater
 from labeling.records import Fit, FloatArray
 from scoring.annotators.counted import counted_annotators, counted_votes
 from scoring.calibration.relevance import ShownRelevance, shown_relevance
 from scoring.columns import ProjectColumns, read_columns
 from scoring.models import ProjectFit
 from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
-from scoring.numerics.fitting.votes import VoteTerms
 from scoring.outside_option import with_neither
 from scoring.project_fits import project_rater
-from scoring.raters import MaximumLikelihoodRater
+from scoring.raters import rate
 from scoring.same_texts import expanded, merged, same_texts
 
 log = logging.getLogger(__name__)
@@ -123,7 +121,7 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         whole = with_neither(read, says=shared.says_neither, counted=counted_annotators(project))
         repeated = same_texts(read.query_ids.tolist())
         one = merged(whole.read, repeated)
-        fit = expanded(_rate(project_rater(project, shared), one.read, shared), one, whole.read)
+        fit = expanded(rate(project_rater(project, shared), one.read, shared.judge_terms), one, whole.read)
         fit, thresholds = whole.stripped(fit, read, repeated)
         store_fit(read, fit, shared=shared, rater=project.rater, thresholds=thresholds)
     except (OperationalError, InterfaceError):
@@ -137,18 +135,6 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         _store_failure(read, error, shared=shared, rater=project.rater)
         return Rated(queries=0, judgments=0, failed=1)
     return Rated(queries=len(read.query_ids), judgments=len(read.columns.a))
-
-
-def _rate(rater: Rater, read: ProjectColumns, shared: ProjectFit) -> Fit:
-    """Fit with equal weights, unless the project weights judges by people's answers."""
-    if not shared.judge_terms or not isinstance(rater, MaximumLikelihoodRater):
-        return rater.rate(read.columns)
-    # A person's answer counts like that of a judge with mean sharpness and no position bias.
-    known = [shared.judge_terms.get(str(each), (1.0, 0.0, 1.0)) for each in read.annotator_ids.tolist()]
-    terms = np.array(known, dtype=np.float64).reshape(-1, 3)[read.columns.judge]
-    position = np.where(read.columns.swapped, -1.0, 1.0)
-    weight = terms[:, 2] * read.columns.weight
-    return rater.rate_votes(read.columns, VoteTerms(terms[:, 0], terms[:, 1] * position, weight))
 
 
 _STORE_FAILURE = """

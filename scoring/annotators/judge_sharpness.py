@@ -7,7 +7,8 @@ the mathematics is in `scoring.numerics.judges.judges`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from labeling.models import Annotator, Project
 from labeling.records import BoolArray, ComparisonColumns, FloatArray
 from scoring.columns import ProjectColumns, copy_columns, read_columns
 from scoring.numerics.judges.judges import JudgeEstimates, NoAnchorAnswers, fit_with_judges
+from scoring.numerics.judges.position_bias import removable_biases
 
 MEASURED_JUDGMENTS = 20_000
 
@@ -46,16 +48,25 @@ class MeasuredJudge:
 
 @dataclass(frozen=True, slots=True)
 class JudgePanel:
-    """All judges of a project. `anchors` counts the answers of people and graded pairs used as reference."""
+    """All judges of a project. `anchors` counts the answers of people and graded pairs used as reference.
+
+    `biases`: by annotator id, the position biases that equal weights take out, see `numerics.judges.position_bias`.
+    """
 
     judges: tuple[MeasuredJudge, ...] = ()
     correlations: tuple[tuple[int, int, float], ...] = ()
     anchors: int = 0
+    biases: dict[int, float] = field(default_factory=dict)
 
     @property
     def terms(self) -> dict[str, list[float]]:
         """Return (sharpness, position bias, weight) by annotator id, for fits that weight judges."""
         return {str(j.annotator_id): [j.sharpness, j.position_bias, j.weight] for j in self.judges}
+
+    @property
+    def bias_terms(self) -> dict[str, list[float]]:
+        """Return the same for fits in which all judges' votes count equally, without their position bias."""
+        return {str(annotator): [1.0, bias, 1.0] for annotator, bias in self.biases.items()}
 
 
 def measure_judges(project: Project, *, model: str, prior_precision: float) -> JudgePanel:
@@ -67,16 +78,23 @@ def measure_judges(project: Project, *, model: str, prior_precision: float) -> J
         return JudgePanel()
     columns, is_anchor = with_grades(read, is_person)
     anchors = np.flatnonzero(is_anchor).tolist()
-    try:
-        found = fit_with_judges(columns, model=model, prior_precision=prior_precision, anchors=anchors).judges
-        answers = int(is_anchor[columns.judge].sum())
-    except NoAnchorAnswers:
-        found = fit_with_judges(read.columns, model=model, prior_precision=prior_precision).judges
-        answers = 0
-    return _panel(read, found, is_anchor, answers)
+    unanchored = fit_with_judges(read.columns, model=model, prior_precision=prior_precision)
+    found, answers = unanchored.judges, 0
+    if anchors:
+        with suppress(NoAnchorAnswers):
+            found = fit_with_judges(columns, model=model, prior_precision=prior_precision, anchors=anchors).judges
+            answers = int(is_anchor[columns.judge].sum())
+    biases = {
+        int(read.annotator_ids[judge]): bias
+        for judge, bias in removable_biases(read.columns, unanchored).items()
+        if not is_person[judge]
+    }
+    return _panel(read, found, is_anchor, answers, biases)
 
 
-def _panel(read: ProjectColumns, found: JudgeEstimates, is_anchor: BoolArray, anchors: int) -> JudgePanel:
+def _panel(
+    read: ProjectColumns, found: JudgeEstimates, is_anchor: BoolArray, anchors: int, biases: dict[int, float]
+) -> JudgePanel:
     """Return estimates by annotator id, without people who were measured because there were no anchors."""
     judges = tuple(
         MeasuredJudge(
@@ -98,7 +116,7 @@ def _panel(read: ProjectColumns, found: JudgeEstimates, is_anchor: BoolArray, an
         for i, j, r in found.correlated()
         if not (is_anchor[i] or is_anchor[j])
     )
-    return JudgePanel(judges, correlations, anchors)
+    return JudgePanel(judges, correlations, anchors, biases)
 
 
 _MEASURED = """

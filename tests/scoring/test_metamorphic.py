@@ -65,6 +65,7 @@ class Data:
     votes: Sequence[Vote]
     prior: float | None = PRIOR
     runs: int = 1
+    position_bias: str = "removed"
 
     def renamed(self, name: Callable[[str], str]) -> Data:
         documents = {name(q): {name(d): row for d, row in own.items()} for q, own in self.documents.items()}
@@ -115,7 +116,9 @@ def some_data(*, rich: bool = False) -> Data:
 def built(data: Data) -> Project:
     """The project, its votes recorded in `runs` parts with a rating after each."""
     project = make_project()
-    project.rater_options = {} if data.prior is None else {"prior_precision": data.prior}
+    project.rater_options = {"position_bias": data.position_bias}
+    if data.prior is not None:
+        project.rater_options["prior_precision"] = data.prior
     project.save()
     ids: dict[tuple[str, str], tuple[int, int]] = {}
     for name, own in data.documents.items():
@@ -303,11 +306,13 @@ def test_untouched_candidates_move_no_score_of_others(rich: bool) -> None:
 def test_votes_given_twice_weigh_as_much_as_half_the_prior() -> None:
     """The same votes from twin judges and twice the prior precision: the same Elo. Errors shrink by less than two
     independent judges' would, to 1 / sqrt(2): the dispersion of pair means doubles, but for its pseudo-pair."""
-    data = some_data()
+    data = replace(some_data(), position_bias="kept")
     twins = [replace(vote, judge=f"{vote.judge} again") for vote in data.votes]
-    before = figures_of(built(data))
-    double = figures_of(built(replace(data, votes=[*data.votes, *twins], prior=2.0 * PRIOR)))
+    twice = replace(data, votes=[*data.votes, *twins], prior=2.0 * PRIOR)
+    before, double = figures_of(built(data)), figures_of(built(twice))
     assert largest_change(before.elo, double.elo) <= 1e3 * EXACT
+    removed = [figures_of(built(replace(each, position_bias="removed"))).elo for each in (data, twice)]
+    assert largest_change(*removed) <= 1.0, "biases are measured on twice as many votes"
     ratios = [double.stderr[key] / value for key, value in before.stderr.items()]
     assert 1.05 / np.sqrt(2.0) < min(ratios) and max(ratios) <= 1.0
     only_elo = {name for name in before.intervals if name in ("Elo", "first stage", "board Elo", "board first stage")}

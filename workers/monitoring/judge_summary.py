@@ -14,10 +14,12 @@ from django.db import connection
 
 from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
-from scoring.columns import ProjectColumns, copy_columns, only, read_columns
+from scoring.columns import ProjectColumns, copy_columns, only_votes, read_columns
 from scoring.models import INDEPENDENT, JudgeFit
 from scoring.numerics.measures.sides import SAME_SQL
+from scoring.project_fits import stored_terms
 from scoring.quality import graded_with_elo, measure
+from scoring.raters import rate
 from scoring.same_texts import distinct, expanded
 from workers.budgets.spend import spend_of_project
 from workers.monitoring.query_figures import spend_per_answer
@@ -152,12 +154,13 @@ def ndcg_by_judgments(project: Project) -> list[CurvePoint]:
     if len(when) < 2 * CURVE_POINTS:
         return []
     rater = cast(Rater, get_plugin("rater", project.rater).from_dict(project.rater_options))
+    terms = stored_terms(project)
     shares = spend_per_answer(project.pk)
     cost = np.array([shares.get(each, 0.0) for each in read.annotator_ids.tolist()] or [0.0])[read.columns.judge]
     points = []
     for share in np.linspace(1.0 / CURVE_POINTS, 1.0, CURVE_POINTS):
         kept = when <= np.quantile(when, share)
-        fit = expanded(rater.rate(only(read.columns, kept)), one, whole)
+        fit = expanded(rate(rater, only_votes(read, kept), terms), one, whole)
         known = fit.comparisons > 0
         scores = dict(zip(whole.candidate_ids[known].tolist(), fit.theta[known].tolist(), strict=True))
         ndcg = measure("Elo", scores, graded).ndcg

@@ -15,6 +15,7 @@ from scoring.models import JudgeFit, ProjectFit, Score
 from scoring.numerics.measures.metrics import cohen_kappa, kendall
 from scoring.numerics.measures.sides import Share, agreement, side, turned
 from scoring.project_fits import choose_project_fit
+from scoring.quality import judge_strengths
 from scoring.rating import rate_stale
 from tests.factories.judged import Judged, answer, draw_pairs, grade, make_judged
 from tests.factories.rows import (
@@ -208,7 +209,41 @@ def test_judges_count_alike_unless_the_project_opts_in() -> None:
     judged, _ = make_panel(sharpness=[1.0, 1.0, -1.0])
     grade(judged)
     choose_project_fit(judged.project.pk)
+    assert {(sharpness, weight) for sharpness, _, weight in ProjectFit.objects.get().judge_terms.values()} == {
+        (1.0, 1.0)
+    }
+
+
+def test_a_judges_position_bias_is_taken_out_of_its_answers() -> None:
+    judged, judges = make_panel(sharpness=[1.0, 1.0, 1.0, 1.0])
+    kept = mean_tau(judged)
+    assert choose_project_fit(judged.project.pk).changed
+    rate_stale(judged.project.pk)
+    terms = ProjectFit.objects.get().judge_terms
+    assert str(judges[0].pk) not in terms, "it has none"
+    assert [bias > 0.1 for _, bias, _ in (terms[str(judge.pk)] for judge in judges[2:])] == [True, True]
+    assert mean_tau(judged) > kept
+    removed = judge_strengths(judged.project, [query.pk for query in judged.queries])
+    Project.objects.update(rater_options={"position_bias": "kept"})
+    assert choose_project_fit(judged.project.pk).changed
+    rate_stale(judged.project.pk)
     assert ProjectFit.objects.get().judge_terms == {}
+    assert mean_tau(judged) == pytest.approx(kept)
+    alone = judge_strengths(judged.project, [query.pk for query in judged.queries])
+    unbiased, biased = judges[0].pk, judges[3].pk
+    assert alone[unbiased] == pytest.approx(removed[unbiased], abs=1e-6)
+    assert alone[biased] != pytest.approx(removed[biased], abs=1e-2)
+
+
+def test_people_without_anchored_weights_lose_no_position_bias() -> None:
+    judged, judges = make_panel(sharpness=[1.0, 1.0, 1.0])
+    person = get_person(judged.project, make_user())
+    rng = np.random.default_rng(2)
+    answer(judged, person, draw_pairs(judged, 8, rng), rng, noise=0.3, position_bias=1.0)
+    rate_stale(judged.project.pk)
+    choose_project_fit(judged.project.pk)
+    assert str(judges[2].pk) in ProjectFit.objects.get().judge_terms
+    assert str(person.pk) not in ProjectFit.objects.get().judge_terms
 
 
 def test_anchored_weights_turn_an_adversary_round() -> None:
@@ -223,9 +258,11 @@ def test_anchored_weights_turn_an_adversary_round() -> None:
 
 def test_opting_in_without_anchors_changes_nothing() -> None:
     judged, _ = make_panel(sharpness=[1.0, 0.5])
+    choose_project_fit(judged.project.pk)
+    equal = ProjectFit.objects.get().judge_terms
     Project.objects.update(rater_options={"judge_weights": "anchored"})
     choose_project_fit(judged.project.pk)
-    assert ProjectFit.objects.get().judge_terms == {}
+    assert ProjectFit.objects.get().judge_terms == equal
 
 
 def test_grades_give_weights_but_never_enter_a_strength() -> None:
