@@ -84,10 +84,14 @@ class JudgeEstimates:
 
 @dataclass(frozen=True, slots=True)
 class JudgeAwareFit:
-    """Strengths that account for differences between judges, and the judges' estimates."""
+    """Strengths that account for differences between judges, and the judges' estimates.
+
+    `apart` float64[m]: the difference of each vote's candidates by all votes but itself, or by the anchors' votes (NaN if unknown).
+    """
 
     fit: Fit
     judges: JudgeEstimates
+    apart: FloatArray
 
 
 def fit_with_judges(
@@ -116,8 +120,8 @@ def fit_with_judges(
         state = _reweigh(columns, panel, state, model, prior_precision)
         fit = fit_votes(columns, state.terms(columns, panel), model=model, prior_precision=prior_precision)
     else:
-        state, fit = _alternate(columns, panel, model, prior_precision, passes)
-    return JudgeAwareFit(fit=fit, judges=_estimates(columns, panel, state, model, fit))
+        state, fit, reference = _alternate(columns, panel, model, prior_precision, passes)
+    return JudgeAwareFit(fit=fit, judges=_estimates(columns, panel, state, model, fit), apart=reference.mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +237,7 @@ def _scaled_likelihood(answers: ComparisonColumns, theta: FloatArray, model: str
 
 def _alternate(
     columns: ComparisonColumns, panel: _Panel, model: str, prior_precision: float, passes: int
-) -> tuple[_State, Fit]:
+) -> tuple[_State, Fit, _Reference]:
     """Strengths given judges, judges given strengths, `passes` times; then the strengths again."""
     judges = len(panel.judge)
     ones, none = np.ones(judges), np.zeros(judges)
@@ -250,11 +254,10 @@ def _alternate(
             standard_errors=False,
         )
         theta = fit.theta
-        state = _measure_judges(
-            columns, panel, _without_itself(columns, panel, state, fit, model, prior_precision), model
-        )
+        reference = _without_itself(columns, panel, state, fit, model, prior_precision)
+        state = _measure_judges(columns, panel, reference, model)
     terms = state.terms(columns, panel)
-    return state, fit_votes(columns, terms, model=model, prior_precision=prior_precision, start=theta)
+    return state, fit_votes(columns, terms, model=model, prior_precision=prior_precision, start=theta), reference
 
 
 def _without_itself(

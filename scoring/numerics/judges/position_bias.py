@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from labeling.records import ComparisonColumns
+from labeling.records import BoolArray, ComparisonColumns, FloatArray
 from scoring.numerics.judges.judges import JudgeAwareFit
 
 LEAST_VOTES = 100
@@ -24,19 +24,17 @@ def removable_biases(columns: ComparisonColumns, found: JudgeAwareFit) -> dict[i
 
     `found` is the fit of these columns without anchors.
     """
-    starts = np.asarray(found.fit.starts)
-    owner = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
-    apart = found.fit.theta[starts[owner] + columns.a] - found.fit.theta[starts[owner] + columns.b]
     judges = found.judges
     biases = zip(judges.judge.tolist(), judges.position_bias, judges.position_bias_stderr, strict=True)
     return {
         judge: float(bias)
         for judge, bias, stderr in biases
-        if abs(bias) > SURE * stderr and _sides_are_random(columns, apart, columns.judge == judge)
+        if abs(bias) > SURE * stderr and _sides_are_random(columns, found.apart, columns.judge == judge)
     }
 
 
-def _sides_are_random(columns: ComparisonColumns, apart: np.ndarray, mine: np.ndarray) -> bool:
+def _sides_are_random(columns: ComparisonColumns, apart: FloatArray, mine: BoolArray) -> bool:
+    """`apart` is without the vote at hand, which a bias pulls towards its side."""
     count = int(mine.sum())
     if count < LEAST_VOTES:
         return False

@@ -29,6 +29,7 @@ def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
         "agreement": found,
         "measured": measured,
         "anchored": any(each.anchored for each in measured),
+        "leaves_out_bias": project.rater_options.get("position_bias") != "kept",
         "weighs": project.rater_options.get("judge_weights") == "anchored",
         "kappas": sorted(found.kappas, key=lambda each: -each.common)[:MOST_KAPPAS],
         "kappas_left": max(0, len(found.kappas) - MOST_KAPPAS),
