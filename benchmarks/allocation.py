@@ -4,8 +4,8 @@ Simulated projects of questions over 100 documents; panels of three judges of un
 the pairs, `rotate` or `informative` the judge and the order of each. The judges are known by nothing but their prices: after
 every round they are measured on the answers of the run, without anchors, as the product measures them. Judge j votes on
 s_j (difference + its own errors on the two documents + an error on the pair that all judges share) + c_j where a is shown
-first; draws, or probabilities with noise. Both allocations are rated by the plain fit, and once more by the fit that
-weighs judges by what the same answers say of them.
+first; draws, or probabilities with noise. Both allocations are rated by the fit with equal
+weights, without the position biases that the product takes out, and once more by the fit that weighs judges by what the same answers say of them.
 
 Keys: `dollars_ratio`: dollars until `informative` has the mean NDCG@10 that `rotate` has after TARGET_CALLS calls a
 question, over the dollars of those, mean over the panels of unequal judges (`_worst`: the worst panel, `_se` by bootstrap over
@@ -34,9 +34,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from scipy.special import ndtri
 
-from benchmarks.simulation import table
+from benchmarks.simulation import fit_without, table
 from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray, QueryState
-from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.allocation import allocate
 from scoring.numerics.judges.informative import (
@@ -48,6 +47,7 @@ from scoring.numerics.judges.informative import (
     shared_errors,
 )
 from scoring.numerics.judges.judges import fit_with_judges
+from scoring.numerics.judges.position_bias import removable_biases
 from scoring.sampling.samplers import Adaptive
 
 SIZE, JUDGES = 100, 3
@@ -185,8 +185,8 @@ def unmeasured(price: FloatArray) -> PanelTerms:
     )
 
 
-def measured(asked: Asked, price: FloatArray) -> tuple[PanelTerms, FloatArray]:
-    """The judges by the answers of the run alone, and the strengths of the fit that weighs them."""
+def measured(asked: Asked, price: FloatArray) -> tuple[PanelTerms, FloatArray, dict[int, float]]:
+    """The judges by the answers of the run alone, the strengths of the fit that weighs them, and the position biases that scores leave out."""
     columns = asked.columns()
     found = fit_with_judges(columns, prior_precision=PRECISION, passes=PASSES)
     each = found.judges
@@ -199,9 +199,16 @@ def measured(asked: Asked, price: FloatArray) -> tuple[PanelTerms, FloatArray]:
     begun = np.repeat([len(each) > 0 for each in asked.pairs], SIZE)
     spread = float(np.var(found.fit.theta[begun]))
     panel = PanelTerms(
-        **terms, sharpness_stderr=stderr, votes=votes, price=price, shared=shared, slope=SCALE, spread=spread
+        **terms,
+        sharpness_stderr=stderr,
+        votes=votes,
+        price=price,
+        shared=shared,
+        slope=SCALE,
+        spread=spread,
+        without_bias=True,
     )
-    return panel, found.fit.theta.reshape(-1, SIZE)
+    return panel, found.fit.theta.reshape(-1, SIZE), removable_biases(columns, found)
 
 
 def state_of(asked: Asked, query: int, theta: FloatArray | None) -> QueryState:
@@ -263,11 +270,8 @@ def replay(project: Project, mode: str, dollars: float, seed: int) -> Curve:
             asked.swapped[query] = np.concatenate([asked.swapped[query], swapped[own]])
             asked.answer[query] = np.concatenate([asked.answer[query], answer])
         spent += float(price[judge].sum())
-        fit = fit_queries(
-            asked.columns(), prior_precision=PRECISION, standard_errors=False, require_connected=False, threads=1
-        )
-        theta = fit.theta.reshape(queries, SIZE)
-        panel, weighed = measured(asked, price)
+        panel, weighed, biases = measured(asked, price)
+        theta = fit_without(asked.columns(), biases, PRECISION).reshape(queries, SIZE)
         curve.dollars.append(spent / queries)
         curve.plain.append(ndcg(project.strength, theta))
         curve.weighed.append(ndcg(project.strength, weighed))

@@ -49,7 +49,7 @@ import torch
 from scipy.special import expit
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.simulation import calls_ratio, mean_curve, table
+from benchmarks.simulation import calls_ratio, fit_without, mean_curve, table
 from benchmarks.training import JUDGES
 from benchmarks.training_world import TOPICS, TRAINING_TEMPLATES, Question, Topic, hidden_quality
 from labeling.plugins import Sampler
@@ -69,7 +69,6 @@ from scoring.numerics.design.stopping import gain_per_pair, split_budget
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.prior import choose_prior
-from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 from scoring.numerics.judges.judges import fit_with_judges
 from scoring.numerics.judges.position_bias import removable_biases
 from scoring.numerics.judges.student_weight import choose_student_weight
@@ -211,10 +210,7 @@ def strengths(columns: ComparisonColumns, precision: float, biases: Mapping[int,
             threads=2,
         )
         return fit.theta.reshape(-1, SIZE)
-    bias = np.array([biases.get(judge, 0.0) for judge in range(STUDENT + 1)])[columns.judge]
-    terms = VoteTerms(np.ones(len(bias)), bias * np.where(columns.swapped, -1.0, 1.0), columns.weight)
-    fit = fit_votes(columns, terms, model="thurstone", prior_precision=precision, tolerance=1e-5, standard_errors=False)
-    return fit.theta.reshape(-1, SIZE)
+    return fit_without(columns, biases, precision).reshape(-1, SIZE)
 
 
 def biases_of(votes: list[Votes], precision: float) -> dict[int, float]:

@@ -20,7 +20,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +31,10 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from benchmarks.simulation import table
+from benchmarks.simulation import fit_without, table
 from labeling.records import ComparisonColumns, FloatArray, IntArray
 from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.fit import fit_queries
-from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 from scoring.numerics.judges.judges import fit_with_judges
 from scoring.numerics.judges.position_bias import removable_biases
 from scoring.numerics.measures.rankings import ndcg
@@ -89,13 +87,6 @@ def plain_fit(columns: ComparisonColumns) -> FloatArray:
     return fit_queries(columns, prior_precision=PRECISION, standard_errors=False, require_connected=False).theta
 
 
-def fit_without(columns: ComparisonColumns, biases: Mapping[int, float]) -> FloatArray:
-    """Strengths, position biases by judge number taken out."""
-    bias = np.array([biases.get(judge, 0.0) for judge in range(int(columns.judge.max()) + 1)])[columns.judge]
-    terms = VoteTerms(np.ones(len(bias)), bias * np.where(columns.swapped, -1.0, 1.0), columns.weight)
-    return fit_votes(columns, terms, model="thurstone", prior_precision=PRECISION, standard_errors=False).theta
-
-
 def measured_biases(columns: ComparisonColumns) -> dict[int, float]:
     return removable_biases(columns, fit_with_judges(columns, prior_precision=PRECISION))
 
@@ -114,10 +105,10 @@ def worlds(questions: int, seed: int) -> dict[str, Any]:
         for number, kind in enumerate(KINDS):
             columns, truth = simulated(kind, panel, questions, seed + 10 * number)
             plain = plain_fit(columns)
-            if np.abs(plain - fit_without(columns, {})).max() > 1e-6:
+            if np.abs(plain - fit_without(columns, {}, PRECISION)).max() > 1e-4:
                 raise AssertionError("with biases of zero the two fits differ")
             biases = measured_biases(columns)
-            before, after = quality(plain, truth), quality(fit_without(columns, biases), truth)
+            before, after = quality(plain, truth), quality(fit_without(columns, biases, PRECISION), truth)
             gain = bootstrap_interval(after - before, rng=np.random.default_rng(0), resamples=2000)
             gains[panel, kind] = gain.estimate
             taken = " ".join(f"{biases[judge]:+.2f}" if judge in biases else "-" for judge in range(JUDGES))
@@ -174,7 +165,10 @@ def llmfao(folder: Path, quarters: int) -> dict[str, Any]:
         gains, values = [], []
         for _ in range(quarters):
             part = some(columns, np.sort(rng.permutation(len(columns.a))[: len(columns.a) // 4]))
-            tau = [stats.kendalltau(own, truth).statistic for own in (plain_fit(part), fit_without(part, biases))]
+            tau = [
+                stats.kendalltau(own, truth).statistic
+                for own in (plain_fit(part), fit_without(part, biases, PRECISION))
+            ]
             gains.append(tau[1] - tau[0])
             values.append(tau)
         gain = float(np.mean(gains))

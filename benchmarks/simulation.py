@@ -9,6 +9,7 @@ differences stretched by that root.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,6 +19,7 @@ import numpy as np
 from labeling.records import ComparisonColumns, FloatArray, IntArray
 from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES, probability
+from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 
 SCALE = LOGIT_SCALES["thurstone"]
 
@@ -62,6 +64,15 @@ def columns_of(pairs: list[IntArray], answers: list[FloatArray], size: int) -> C
         offsets=np.concatenate([[0], np.cumsum(counts)]),
         sizes=np.full(len(pairs), size, dtype=np.int64),
     )
+
+
+def fit_without(columns: ComparisonColumns, biases: Mapping[int, float], precision: float) -> FloatArray:
+    """Strengths float64[sum sizes], position biases by judge number taken out, as the product does (`scoring.raters.rate`)."""
+    bias = np.array([biases.get(judge, 0.0) for judge in range(int(columns.judge.max(initial=0)) + 1)])[columns.judge]
+    terms = VoteTerms(np.ones(len(bias)), bias * np.where(columns.swapped, -1.0, 1.0), columns.weight)
+    return fit_votes(
+        columns, terms, model="thurstone", prior_precision=precision, tolerance=1e-5, standard_errors=False
+    ).theta
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:

@@ -21,7 +21,7 @@ from scoring.models import JudgeFit, Score
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 from scoring.numerics.judges.informative import LEAST_VOTES, PanelTerms, SeenCandidates, shared_errors
-from scoring.project_fits import model_of, project_rater, sampled_query_ids
+from scoring.project_fits import model_of, project_rater, sampled_query_ids, takes_out_bias
 
 # Shared errors are measured on so many judgments: a tenth of a second at most.
 SHARED_JUDGMENTS = 5_000
@@ -66,6 +66,7 @@ def panel_terms(project: Project, judges: Sequence[int], prices: Sequence[float]
         shared=shared,
         slope=slope,
         spread=spread,
+        without_bias=takes_out_bias(project_rater(project)),
     )
 
 

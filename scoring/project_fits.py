@@ -112,7 +112,12 @@ def _terms(panel: JudgePanel, plain: Rater) -> dict[str, list[float]]:
     """Return the judges' terms in fits by this rater, see ProjectFit."""
     if panel.anchors and getattr(plain.options, "judge_weights", "equal") == "anchored":
         return panel.terms
-    return panel.bias_terms if getattr(plain.options, "position_bias", "kept") == "removed" else {}
+    return panel.bias_terms if takes_out_bias(plain) else {}
+
+
+def takes_out_bias(rater: Rater) -> bool:
+    """Whether scores by this rater leave out position biases that are sure."""
+    return getattr(rater.options, "position_bias", "kept") == "removed"
 
 
 def stored_terms(project: Project) -> dict[str, list[float]]:

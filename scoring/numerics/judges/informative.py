@@ -46,7 +46,7 @@ class PanelTerms:
     `sharpness`, `sharpness_stderr`, `position_bias`, `dispersion` float64[J] as measured by `judges.fit_with_judges`;
     `votes` int64[J] that they rest on; `price` float64[J] of one answer in any currency; `shared` float64[J, J] the
     covariance of their errors on a candidate, in units of strength; `slope` the logits of such a unit;
-    `spread` the variance of strengths within a query.
+    `spread` the variance of strengths within a query; `without_bias`: the fits leave the position biases out of the answers.
     """
 
     sharpness: FloatArray
@@ -58,6 +58,7 @@ class PanelTerms:
     shared: FloatArray
     slope: float = 1.0
     spread: float = 1.0
+    without_bias: bool = False
 
     @property
     def judges(self) -> int:
@@ -123,7 +124,7 @@ def choose_judges(
         np.ascontiguousarray(ends[:, 1]),
         can[rows],
         _information(panel, d),
-        panel.position_bias / np.maximum(panel.likely_sharpness, 0.25),
+        _remaining_bias(panel),
         panel.effective_price,
         panel.spread + np.asarray(panel.shared, dtype=np.float64),
         float(panel.spread),
@@ -152,14 +153,24 @@ def pilot_queries(panel: PanelTerms, sizes: IntArray) -> int:
 def _information(panel: PanelTerms, d: FloatArray) -> FloatArray:
     """The precision with which an answer of each judge on each pair tells of the difference, float64[m, J].
 
-    For fits that do not know the position bias: it flattens the curve of the mean over both orders.
+    In fits that do not know the position bias it flattens the curve of the mean over both orders.
     """
     reach = panel.slope * panel.likely_sharpness
     middle = reach[None, :] * d[:, None]
     first, second = (_expit(middle + sign * panel.slope * panel.position_bias) for sign in (1.0, -1.0))
+    if panel.without_bias:
+        known = 0.5 * (first * (1.0 - first) + second * (1.0 - second))
+        return np.asarray(reach**2 * known / np.maximum(panel.dispersion, 1e-3))
     mean = 0.5 * (first + second)
     rise = 0.5 * (first * (1.0 - first) + second * (1.0 - second))
     return np.asarray(reach**2 * rise**2 / np.maximum(mean * (1.0 - mean), 1e-12) / np.maximum(panel.dispersion, 1e-3))
+
+
+def _remaining_bias(panel: PanelTerms) -> FloatArray:
+    """The position biases in units of strength that stay in the answers, float64[J]."""
+    if panel.without_bias:
+        return np.zeros(panel.judges)
+    return np.asarray(panel.position_bias / np.maximum(panel.likely_sharpness, 0.25))
 
 
 def _expit(x: FloatArray) -> FloatArray:

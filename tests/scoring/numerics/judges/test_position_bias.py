@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from scipy.special import expit
 
 from labeling.records import ComparisonColumns, FloatArray
