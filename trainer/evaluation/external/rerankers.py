@@ -192,6 +192,11 @@ class OutsideReranker:
                 f"{self.endpoint.name}: environment variable {self.endpoint.api_key_env} is empty; put the key there "
                 "and restart the workers"
             )
+        if not (key.isascii() and key.isprintable()):
+            raise OutsideFailed(
+                f"{self.endpoint.name}: environment variable {self.endpoint.api_key_env} holds a character that no key has; "
+                "put the key there alone and restart the workers"
+            )
         return {**plain, "Authorization": f"Bearer {key}"}
 
     def _post(self, body: Mapping[str, Any]) -> Any:
@@ -207,6 +212,8 @@ class OutsideReranker:
                 if reply.status_code == 200:
                     return self._json(reply)
                 problem = f"status {reply.status_code}: {self._clean(reply.text, 300)}"
+                if to := reply.headers.get("location"):
+                    problem += f", redirected to {self._clean(to, 300)}"
                 if reply.status_code not in RETRIED:
                     failure = TooMuch if reply.status_code in TOO_MUCH else OutsideFailed
                     break
@@ -218,16 +225,19 @@ class OutsideReranker:
     def _reply(self, body: Mapping[str, Any]) -> httpx.Response:
         """One request; the reply is read as it arrives, up to MOST_REPLY_BYTES and `timeout_s` in all.
 
-        Raises OutsideFailed for a longer reply, httpx.HTTPError.
+        A packed error page is not read: its status says enough. Raises OutsideFailed for packed scores and for a longer
+        reply, httpx.HTTPError.
         """
         deadline = time.monotonic() + self.endpoint.timeout_s
         with self._client.stream("POST", self.endpoint.url, json=body, headers=self._headers()) as reply:
             content = bytearray()
-            if encoding := reply.headers.get("content-encoding", ""):
+            encoding = reply.headers.get("content-encoding", "").strip()
+            is_packed = encoding.lower() not in ("", "identity")
+            if is_packed and reply.status_code == 200:
                 raise OutsideFailed(
                     f"{self.endpoint.name} answered packed content ({self._clean(encoding, 40)}); expected plain JSON"
                 )
-            for block in reply.iter_raw():
+            for block in () if is_packed else reply.iter_raw():
                 content += block
                 if len(content) > MOST_REPLY_BYTES:
                     raise OutsideFailed(
@@ -235,8 +245,8 @@ class OutsideReranker:
                     )
                 if time.monotonic() > deadline:
                     raise httpx.ReadTimeout(f"the reply took longer than {self.endpoint.timeout_s:g} s")
-        wait = {name: reply.headers[name] for name in ("retry-after",) if name in reply.headers}
-        return httpx.Response(reply.status_code, headers=wait, content=bytes(content))
+        kept = {name: reply.headers[name] for name in ("retry-after", "location") if name in reply.headers}
+        return httpx.Response(reply.status_code, headers=kept, content=bytes(content))
 
     def _clean(self, text: str, most: int = 1000) -> str:
         """Return the text's beginning without the endpoint's key, or anything that looks like a key.
@@ -258,14 +268,18 @@ class OutsideReranker:
         """Scores by position; checks that every document has exactly one finite score."""
         rows = answer.get("results") if isinstance(answer, dict) else answer
         scores = np.full(count, math.nan)
+        named: set[int] = set()  # an index may come twice, the first time with NaN
         try:
-            for row in rows or []:
+            if not isinstance(rows, list):
+                raise ValueError("no list of results")
+            for row in rows:
                 index, score = row["index"], row[key]
-                if type(index) is not int or not 0 <= index < count or not math.isnan(scores[index]):
-                    raise ValueError(f"index {index}")
+                if type(index) is not int or not 0 <= index < count or index in named:
+                    raise ValueError(f"index {index!r}")
                 if type(score) not in (int, float):  # float() reads True and "0.5"
                     raise ValueError(f"{key} {score!r}")
                 scores[index] = score
+                named.add(index)
         except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise OutsideFailed(
                 f"{self.endpoint.name} answered {self._clean(str(answer), 200)!r} ({self._clean(str(error), 100)}); expected one row with index and {key} "

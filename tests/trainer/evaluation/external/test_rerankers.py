@@ -183,6 +183,14 @@ def test_a_refusal_is_not_tried_again(elsewhere: Elsewhere) -> None:
         (b'{"results": [{"index": 1.0, "relevance_score": 0.5}]}', r"index 1\.0"),
         (b'{"results": [{"index": 0, "relevance_score": 1' + b"0" * 400 + b"}]}", "expected one row"),
         (b"7", "expected one row"),
+        (
+            b'{"results": [{"index": 0, "relevance_score": NaN}, {"index": 0, "relevance_score": 1}, '
+            b'{"index": 1, "relevance_score": 2}]}',
+            "index 0",
+        ),
+        (b'{"error": {"message": "the model is not loaded"}}', "the model is not loaded.*no list of results"),
+        (b'{"results": null}', "no list of results"),
+        (b'{"results": [{"index": "0", "relevance_score": 1}]}', "index '0'"),
     ],
 )
 def test_an_answer_that_is_none_is_never_a_score(elsewhere: Elsewhere, content: bytes, said: str) -> None:
@@ -234,6 +242,47 @@ def test_a_packed_reply_is_refused_unread(elsewhere: Elsewhere) -> None:
     with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match="packed content"):
         reranker.scores("q", ["a"])
     assert elsewhere.requests[0][1]["accept-encoding"] == "identity"
+
+
+def test_a_reply_that_says_it_is_not_packed_is_read(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = lambda body: (200, {"content-encoding": "Identity"}, by_length(body)[2])
+    with OutsideReranker(endpoint(elsewhere)) as reranker:
+        assert reranker.scores("q", ["a", "aa"]).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("status", "sent"), [(503, [4, 4]), (429, [4, 4]), (413, [4, 2, 2])])
+def test_a_packed_error_page_is_retried_or_halved_as_a_plain_one(
+    elsewhere: Elsewhere, status: int, sent: list[int]
+) -> None:
+    def answer(body: Any) -> Reply:
+        is_first = len(elsewhere.requests) == 1
+        return (status, {"content-encoding": "gzip"}, gzip.compress(b"later")) if is_first else by_length(body)
+
+    elsewhere.answer = answer
+    with OutsideReranker(endpoint(elsewhere), sleep=lambda _: None) as reranker:
+        assert reranker.scores("q", ["a", "aa", "aaa", "aaaa"]).tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert [len(body["documents"]) for _, _, body in elsewhere.requests] == sent
+
+
+def test_a_redirect_is_not_followed_and_says_where_it_leads(elsewhere: Elsewhere) -> None:
+    elsewhere.answer = lambda body: (307, {"location": "https://rerank.example.org/v2/rerank/"}, b"")
+    said = r"status 307: , redirected to https://rerank\.example\.org/v2/rerank/"
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match=said):
+        reranker.scores("q", ["a"])
+
+
+@pytest.mark.parametrize(
+    "key", ["schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel-geheim-1", "first-key-1\nsecond-key-2"]
+)
+def test_a_key_that_no_header_can_hold_is_named_and_not_shown(
+    elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", key)
+    said = "THEIR_KEY holds a character that no key has"
+    keyed = endpoint(elsewhere, api_key_env="THEIR_KEY")
+    with OutsideReranker(keyed) as reranker, pytest.raises(OutsideFailed, match=said) as failed:
+        reranker.scores("q", ["a"])
+    assert key[:5] not in str(failed.value) and not elsewhere.requests
 
 
 def test_the_operators_list_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
