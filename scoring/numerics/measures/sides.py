@@ -12,8 +12,9 @@ import numpy as np
 
 from labeling.records import BoolArray, FloatArray, IntArray
 
-# A preference within this of 1/2 takes no side: the middle of the five answers, and a model that hesitates.
-TIE = 0.05
+# A preference within .05 of 1/2 takes no side: the middle of the five answers, and a model that hesitates. With room for
+# rounding, because .45 and .55 are not equally far from 1/2 as floats, and an answer must not depend on which document is a.
+TIE = 0.05 + 1e-9
 
 # The side of the SQL expression `{0}`; NULL stays NULL.
 SIDE_SQL = f"(CASE WHEN abs({{0}} - 0.5) <= {TIE} THEN 0 ELSE sign({{0}} - 0.5) END)"

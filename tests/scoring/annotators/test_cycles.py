@@ -29,7 +29,7 @@ from workers.runs.ordering import start_run
 def test_the_circles_are_those_that_are_counted() -> None:
     rng = np.random.default_rng(0)
     a, b = np.array(list(itertools.combinations(range(9), 2))).T
-    p = rng.choice([0.1, 0.5, 0.8], len(a))
+    p = rng.choice([0.1, 0.45, 0.55, 0.8], len(a))
     found = cycles_of(a, b, p, 9)
     assert len(found) == len(set(found)) == intransitive_triples(a, b, p, 9)[0] > 0
     side = {(i, j): q for i, j, q in zip(a.tolist(), b.tolist(), p.tolist(), strict=True)}
@@ -37,6 +37,12 @@ def test_the_circles_are_those_that_are_counted() -> None:
     for (i, j, k), preferences in found:
         assert i < min(j, k) and preferences == pytest.approx((side[i, j], side[j, k], side[k, i]))
         assert min(preferences) > 0.5
+
+
+@pytest.mark.parametrize("tie", [0.45, 0.55, (0.4 + 0.5) / 2, (0.5 + 0.6) / 2])
+def test_a_tie_closes_no_circle_whichever_document_comes_first(tie: float) -> None:
+    a, b, p = np.array([0, 1, 0]), np.array([1, 2, 2]), np.array([0.8, 0.8, tie])
+    assert cycles_of(a, b, p, 3) == [] and intransitive_triples(a, b, p, 3) == (0, 0)
 
 
 def judged_circle() -> Query:

@@ -8,12 +8,20 @@ from django.db import connection
 
 from scoring.numerics.measures.sides import SAME_SQL, SIDE_SQL, agreement, by_order, flips, side
 
-PREFERENCES = np.array([0.0, 0.2, 0.4, 0.44, 0.46, 0.5, 0.54, 0.56, 0.8, 1.0])
+PREFERENCES = np.array([0.0, 0.2, 0.4, 0.44, 0.45, 0.46, 0.5, 0.54, 0.55, 0.56, 0.8, 1.0])
 
 
 def test_sides_and_ties() -> None:
-    assert side(PREFERENCES).tolist() == [-1, -1, -1, -1, 0, 0, 0, 1, 1, 1]
+    assert side(PREFERENCES).tolist() == [-1, -1, -1, -1, 0, 0, 0, 0, 0, 1, 1, 1]
     assert np.isnan(side(np.array([np.nan]))).all()
+
+
+def test_documents_exchanged_exchange_the_sides() -> None:
+    hundredths = np.arange(101) / 100
+    means = (hundredths[:, None] + hundredths[None, :]).ravel() / 2
+    for preference in (hundredths, means):
+        assert np.array_equal(side(1.0 - preference), -side(preference))
+    assert side(np.array([0.45, 0.55, (0.4 + 0.5) / 2, (0.5 + 0.6) / 2])).tolist() == [0, 0, 0, 0]
 
 
 def test_two_ties_agree_and_a_tie_against_a_side_is_half() -> None:
