@@ -14,7 +14,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 
 from labeling.models import Candidate, Project, Query
-from scoring.annotators.cycles import Cycle, PanelCycles
+from scoring.annotators.cycles import PanelCycles
 from workers.models import Run
 from workers.runs.ordering import RunRefused, last_judges, start_run
 from workers.runs.planning import CONFLICTS
@@ -34,14 +34,14 @@ class ShownCycle:
 
 
 def shown_cycles(found: PanelCycles) -> list[ShownCycle]:
-    """Return the clearest circles with their texts."""
-    listed: tuple[Cycle, ...] = found.listed[:SHOWN]
-    queries = Query.objects.in_bulk([each.query_id for each in listed])
-    rows = Candidate.objects.filter(pk__in=[pk for each in listed for pk in each.candidate_ids])
+    """Return the clearest circles with their texts, without those that lost a document since they were counted."""
+    queries = Query.objects.in_bulk({each.query_id for each in found.listed})
+    rows = Candidate.objects.filter(pk__in={pk for each in found.listed for pk in each.candidate_ids})
     texts = {
         row["pk"]: document_title(row["text"], row["document__metadata"])
         for row in rows.annotate(text=Left("document__text", SNIPPET_LENGTH)).values("pk", "document__metadata", "text")
     }
+    listed = [each for each in found.listed if each.query_id in queries and texts.keys() >= set(each.candidate_ids)]
     return [
         ShownCycle(
             each.query_id,
@@ -51,7 +51,7 @@ def shown_cycles(found: PanelCycles) -> list[ShownCycle]:
                 for pk, preference in zip(each.candidate_ids, each.preferences, strict=True)
             ),
         )
-        for each in listed
+        for each in listed[:SHOWN]
     ]
 
 
