@@ -26,7 +26,7 @@ from workers.runs import cascade
 from workers.runs.choices.queries import NoQueryChosen, QueryChoice, choose_queries
 from workers.runs.choices.weights import Weights, set_weights
 from workers.runs.estimate import ChosenJudge, estimate_run
-from workers.runs.planning import RECORDED, UNCERTAIN
+from workers.runs.planning import CONFLICTS, RECORDED, UNCERTAIN, contradicting
 from workers.runs.stages import stage_of_round
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ def start_run(
     _check_seed(seed)
     threshold = _checked_threshold(allocation, judges, cascade_threshold)
     _check_queries(project, chosen, query_ids)
+    _check_conflicts(project, chosen, judges, query_ids, allocation=allocation, orders=orders)
     expected = _estimated(project, judges, chosen, allocation, orders, budgets, threshold, query_ids)
     with transaction.atomic():
         if judge_weights is not None:
@@ -242,6 +243,35 @@ def _check_queries(project: Project, sampler: Sampler, query_ids: Sequence[int] 
             f"project {project.slug!r} has fewer than two rated queries among those chosen; "
             "pairs across queries need strengths: judge pairs within queries first"
         )
+
+
+def _check_conflicts(
+    project: Project,
+    sampler: Sampler,
+    judges: Sequence[Annotator],
+    query_ids: Sequence[int] | None,
+    *,
+    allocation: str,
+    orders: str,
+) -> None:
+    """Refuse a run of `conflicts` that would ask nothing and yet end as complete."""
+    if sampler.name != CONFLICTS:
+        return
+    run = Run(project=project, allocation=allocation, orders=orders)
+    owed = contradicting(run, [judge.pk for judge in judges], comparable_query_ids(project.pk, query_ids))
+    if any(map(len, owed.values())):
+        return
+    if allocation == Run.Allocation.ALL and orders == Run.Orders.BOTH:
+        raise RunRefused(
+            gettext(
+                "no contradictory triple has a pair that these judges have not answered in both orders; choose other judges"
+            )
+        )
+    raise RunRefused(
+        gettext(
+            "no contradictory triple has a pair that these judges owe with this allocation and order; choose every judge on every pair and both orders, or other judges"
+        )
+    )
 
 
 def _check_seed(seed: int | None) -> None:

@@ -63,7 +63,7 @@ def plan_queries(
     is_design = sampler.name not in GOES_ON
     known = _unasked_pairs(run, judges, list(budgets)) if begins and is_design else {}
     if sampler.name == CONFLICTS and begins:
-        known = _contradicting(run, judges, list(budgets))
+        known = contradicting(run, judges, list(budgets))
     known = {query: pairs[: budgets[query]] for query, pairs in known.items() if budgets[query]}
     if (set_size := set_size_of(judges)) > 2:
         sets = draw_sets(
@@ -98,8 +98,8 @@ def plan_queries(
     _store_tasks(run, judges, _joined(known, drawn), round_number=round_number, recorded=recorded, panel=panel)
 
 
-def _contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> PairsOfQueries:
-    """Pairs of the panel's circles on which a judge of this run owes an answer in one of its orders."""
+def contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> PairsOfQueries:
+    """Pairs of the panel's circles on which a judge of this run, stored or not, owes an answer in one of its orders."""
     owed, found = _unasked_pairs(run, judges, query_ids), contradicting_pairs(run.project_id, query_ids)
     kept = {query: set(map(tuple, pairs.tolist())) for query, pairs in owed.items()}
     return {

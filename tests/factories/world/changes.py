@@ -19,7 +19,7 @@ from scoring.annotators.adjudication import adjudicate
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from tests.factories.pages import make_query
-from tests.factories.rows import answer_queries
+from tests.factories.rows import answer_queries, judge_pair, make_judges, make_pair
 from tests.factories.scored import scored
 from tests.factories.world.site import World
 from trainer.models import Reranker, TrainingRun
@@ -80,6 +80,15 @@ def nobody_asked(world: World) -> None:
 def scores(world: World) -> None:
     a_judge_at_work(world)
     world.known["query_id"] = scored(the_project(world), queries=12, prefix="scored-")[0].pk
+
+
+def a_circle(world: World) -> None:
+    """Another judge contradicts itself about three documents, and the run's judge has not been asked."""
+    a_judge_at_work(world)
+    query = make_query(the_project(world), size=3)
+    (other,) = make_judges(the_project(world))
+    for first, second, preference in ((0, 1, 0.9), (1, 2, 0.9), (0, 2, 0.1)):
+        judge_pair(make_pair(query, first, second), other, preference)
 
 
 def a_paused_run(world: World) -> None:

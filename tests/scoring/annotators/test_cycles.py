@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from tests.factories.rows import (
 )
 from workers.models import JudgingTask, Run
 from workers.runs.advancing import advance
-from workers.runs.ordering import start_run
+from workers.runs.ordering import RunRefused, start_run
 
 
 def test_the_circles_are_those_that_are_counted() -> None:
@@ -84,6 +85,20 @@ def test_a_run_re_asks_the_pairs_of_circles_in_the_missing_order_and_no_others()
     assert set(tasks.values_list("pair", flat=True)) == {make_pair(query, a, b).pk for a, b in ((0, 1), (0, 2), (1, 2))}
     assert tasks.count() == 5, "the second judge has answered one of them in both orders"
     assert Pair.objects.count() == 6 and Judgment.objects.count() == 14
-    again = start_run(query.project, judges=judges, sampler="conflicts", orders=Run.Orders.BOTH)
-    advance(again.pk)
-    assert not JudgingTask.objects.filter(run=again).exists()
+    with pytest.raises(RunRefused, match="these judges have not answered in both orders; choose other judges"):
+        start_run(query.project, judges=judges, sampler="conflicts", orders=Run.Orders.BOTH)
+    assert Run.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("stub_plugins")
+@pytest.mark.parametrize(("allocation", "orders"), [("all", "one"), ("rotate", "both"), ("rotate", "one")])
+def test_a_run_that_would_ask_nothing_about_circles_is_refused(allocation: str, orders: str) -> None:
+    query = judged_circle()
+    judges = list(query.project.annotators.filter(is_person=False).order_by("id"))
+    ordered: dict[str, Any] = {"sampler": "conflicts", "allocation": allocation, "orders": orders}
+    with pytest.raises(RunRefused, match="choose every judge on every pair and both orders, or other judges"):
+        start_run(query.project, judges=judges, **ordered)
+    run = start_run(query.project, judges=make_judges(query.project, 3)[2:], **ordered)
+    advance(run.pk)
+    assert JudgingTask.objects.filter(run=run).count() == (6 if orders == "both" else 3), "a new judge owes everything"

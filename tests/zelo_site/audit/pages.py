@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.factories.world.changes import (
     DATA,
+    a_circle,
     a_code,
     a_failed_question,
     a_gold_plan,
@@ -133,7 +134,7 @@ PAGES = [
     Writes("bulk-queries", ("query.excluded",), {"action": "exclude", "query": "{query_id}"}),
     Writes("bulk-queries", ("query.deleted",), {"action": "delete", "query": "{query_id}"}),
     Writes("queue-next", ("run.started",), {}, scores),
-    Writes("ask-conflicts", ("run.started",), {}, scores),
+    Writes("ask-conflicts", ("run.started",), {}, a_circle),
     Writes("move-run", ("run.paused",), kwargs={"action": "pause"}),
     Writes("move-run", ("run.resumed",), {}, a_paused_run, {"action": "resume"}),
     Writes("move-run", ("run.cancelled",), kwargs={"action": "cancel"}),
