@@ -32,6 +32,7 @@ BACKOFF_S = 1.0
 MOST_REPLY_BYTES = 16 * 1024 * 1024
 RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 TOO_MUCH = {413, 422}
+ANSWERED = {200, 201}  # gateways answer 201 to any POST
 # TEI refuses more texts than its --max-client-batch-size, 32 by default.
 MOST_DOCUMENTS = {"cohere": 100, "jina": 100, "tei": 32}
 
@@ -209,7 +210,7 @@ class OutsideReranker:
                 problem = f"{type(error).__name__}: {self._clean(str(error))}"
                 wait = BACKOFF_S * 2.0**attempt
             else:
-                if reply.status_code == 200:
+                if reply.status_code in ANSWERED:
                     return self._json(reply)
                 problem = f"status {reply.status_code}: {self._clean(reply.text, 300)}"
                 if to := reply.headers.get("location"):
@@ -233,7 +234,7 @@ class OutsideReranker:
             content = bytearray()
             encoding = reply.headers.get("content-encoding", "").strip()
             is_packed = encoding.lower() not in ("", "identity")
-            if is_packed and reply.status_code == 200:
+            if is_packed and reply.status_code in ANSWERED:
                 raise OutsideFailed(
                     f"{self.endpoint.name} answered packed content ({self._clean(encoding, 40)}); expected plain JSON"
                 )

@@ -244,8 +244,9 @@ def test_a_packed_reply_is_refused_unread(elsewhere: Elsewhere) -> None:
     assert elsewhere.requests[0][1]["accept-encoding"] == "identity"
 
 
-def test_a_reply_that_says_it_is_not_packed_is_read(elsewhere: Elsewhere) -> None:
-    elsewhere.answer = lambda body: (200, {"content-encoding": "Identity"}, by_length(body)[2])
+@pytest.mark.parametrize("status", [200, 201])
+def test_a_reply_that_says_it_is_not_packed_is_read(elsewhere: Elsewhere, status: int) -> None:
+    elsewhere.answer = lambda body: (status, {"content-encoding": "Identity"}, by_length(body)[2])
     with OutsideReranker(endpoint(elsewhere)) as reranker:
         assert reranker.scores("q", ["a", "aa"]).tolist() == [1.0, 2.0]
 
