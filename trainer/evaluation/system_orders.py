@@ -30,7 +30,7 @@ Missing = Literal["evaluation", "grades", "elo", "llm_grades", "rerankers", "ord
 
 FEWEST_QUERIES = 5
 LEAST_SPREAD = 1e-9
-COVERED = 0.9  # a reranker with a smaller share of the queries, such as a judge of one project, is left out
+COVERED = 0.9  # a reranker with a smaller share of the queries, such as the run of a part of them, is left out
 NAMES: Mapping[str, str] = {"grades": "human grades", "elo": "Elo", "llm_grades": "LLM grades"}
 REMEDIES: Mapping[str, str] = {
     "grades": "import grades, freeze a snapshot and evaluate again",
@@ -125,9 +125,7 @@ class _References:
             if reranker in two and reranker.kind not in (ELO, JUDGE)
         }
         shared = {reranker: set(first.query_ids) & set(second.query_ids) for reranker, (first, second) in both.items()}
-        most = max((len(own) for own in shared.values()), default=0)
-        kept = [reranker for reranker, own in shared.items() if own and len(own) >= COVERED * most]
-        queries = sorted(set.intersection(*(shared[each] for each in kept))) if kept else []
+        kept, queries = _covering(shared)
         if len(kept) < FEWEST_SYSTEMS or len(queries) < FEWEST_QUERIES:
             raise NoSystemOrders(
                 f"rerankers with both {NAMES[pair[0]]} and {NAMES[pair[1]]}: {len(kept)}, on queries: {len(queries)}; comparing "
@@ -201,6 +199,20 @@ class _References:
             return sum(self._llm.graded[query] for query in queries)
         counts = (self._judged[query] for query in queries)
         return sum(each.graded if reference == "grades" else each.compared for each in counts)
+
+
+def _covering(shared: Mapping[Reranker, set[str]]) -> tuple[list[Reranker], list[str]]:
+    """The rerankers that are measured on most of the `shared` queries, and the queries of all of them.
+
+    Most is COVERED of those of the reranker with the largest number; if this leaves too few rerankers or queries, of the
+    next one that leaves enough, so that a single reranker with more queries than all others does not exclude them.
+    """
+    found: list[tuple[list[Reranker], list[str]]] = []
+    for most in sorted({len(own) for own in shared.values()} - {0}, reverse=True):
+        kept = [reranker for reranker, own in shared.items() if len(own) >= COVERED * most]
+        found.append((kept, sorted(set.intersection(*(shared[each] for each in kept)))))
+    enough = (each for each in found if len(each[0]) >= FEWEST_SYSTEMS and len(each[1]) >= FEWEST_QUERIES)
+    return next(enough, found[0] if found else ([], []))
 
 
 def _column(measured: Measured, queries: list[str], measure: str) -> list[float]:

@@ -184,7 +184,8 @@ def _agreement(found: SystemOrders, line: OrdersLine) -> tuple[str, ...]:
             f"{decimals(own.estimate)} ({decimals(own.low)} – {decimals(own.high)})"
             for own in (found.agreement.kendall, found.agreement.pearson)
         ),
-        count(len(found.systems)),
+        count(len(found.systems))
+        + (f" ({_('without %(names)s') % {'names': ', '.join(found.left_out)}})" if found.left_out else ""),
         count(found.queries),
         line.documents,
         count(found.candidates),

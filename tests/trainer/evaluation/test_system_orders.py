@@ -148,6 +148,29 @@ def test_a_run_is_measured_by_its_ranks_on_the_queries_that_it_names(project: Pr
     assert found.left_out == ("one query less",)
 
 
+def test_a_reranker_with_more_queries_than_all_others_does_not_exclude_them(project: Project) -> None:
+    """Otherwise the only one left would be compared with nothing."""
+    snapshot = make_frozen(project)
+    queries = snapshot_queries(snapshot, "test")
+    grade_like_people(make_judges(project)[0])
+    rng = np.random.default_rng(0)
+
+    def run(number: int, asked: int) -> Reranker:
+        lines = [
+            f"{query.id} Q0 {document} 1 {place * number + rng.normal(0.0, 2.0):.4f} t\n"
+            for query in queries[:asked]
+            for place, document in enumerate(query.document_ids)
+        ]
+        return enter_run_file(project, f"run {number}", io.BytesIO("".join(lines).encode()))
+
+    assert len(queries) == 6
+    entered = [run(0, len(queries)), *(run(number, 5) for number in (1, 2, 3)), run(4, 2)]
+    evaluate(order_evaluation(project, snapshot, rerankers=entered).pk)
+    found = system_orders(project, snapshot, "test", pair=GRADES_AND_LLM)
+    assert found.systems == ("run 0", "run 1", "run 2", "run 3")
+    assert (found.queries, found.left_out) == (5, ("run 4",))
+
+
 def test_what_is_missing_is_named(project: Project) -> None:
     snapshot = make_frozen(project)
 

@@ -197,7 +197,7 @@ def _orders_row(found: SystemOrders) -> list[str]:
             f"{own.estimate:.2f} [{own.low:.2f}, {own.high:.2f}]"
             for own in (found.agreement.kendall, found.agreement.pearson)
         ),
-        str(len(found.systems)),
+        str(len(found.systems)) + (f" without {', '.join(found.left_out)}" if found.left_out else ""),
         str(found.queries),
         ", ".join(judged),
     ]

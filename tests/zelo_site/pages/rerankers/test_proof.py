@@ -256,11 +256,15 @@ def test_page_rest_command_and_report_say_whether_the_references_order_the_reran
     assert "No LLM grades on this split" not in html and 'name="graded_by"' not in html, "one model is no choice"
     finished = Job.objects.filter(stage="evaluate").first()
     monkeypatch.setattr(command, "_ordered", lambda *_, **__: finished)
+    part = enter_run_file(project, "a part", io.BytesIO(a_run(snapshot).splitlines(keepends=True)[0]))
+    evaluate(order_evaluation(project, snapshot, rerankers=[part]).pk)
+    assert client.get(address).json()["left_out"] == ["a part"]
     out = io.StringIO()
     call_command("evaluate", project.slug, "--llm-grades", str(judge.pk), stdout=out)
     assert f"Elo and LLM grades of {judge.name}" in out.getvalue()
+    assert out.getvalue().count("3 without a part") == 3
     report = client.get(reverse("report", args=[project.slug])).content.decode()
-    assert f"human grades and LLM grades ({judge.name})" in report
+    assert f"human grades and LLM grades ({judge.name})" in report and report.count("3 (without a part)") == 3
 
 
 @pytest.mark.usefixtures("stub_plugins")
