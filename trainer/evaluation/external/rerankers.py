@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,9 +167,10 @@ class OutsideReranker:
             part = documents[done : done + self._size]
             try:
                 found.append(self._part(query, part))
-            except TooMuch:
+            except TooMuch as error:
                 if len(part) == 1:
-                    raise
+                    size = counted(len(part[0]), "character")
+                    raise OutsideFailed(f"{error}; it refused one document of {size} alone") from None
                 self._size = (len(part) + 1) // 2
             else:
                 done += len(part)
@@ -295,8 +297,13 @@ class OutsideReranker:
 
 
 def _retry_after_s(reply: httpx.Response) -> float | None:
+    """The wait that the endpoint asks for, in seconds or as a date; None if it names none that is to come."""
+    given = reply.headers.get("retry-after", "")
     try:
-        seconds = float(reply.headers.get("retry-after", ""))
+        seconds = float(given)
     except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(given).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
     return seconds if 0.0 < seconds < math.inf else None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -82,8 +84,9 @@ def test_tei_gets_parts_of_32_and_refused_ones_are_halved(elsewhere: Elsewhere, 
 def test_one_document_that_is_too_large_is_named(elsewhere: Elsewhere) -> None:
     sent: list[int] = []
     elsewhere.answer = limited(0, 413, sent)
-    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match="413"):
-        reranker.scores("q", ["a"] * 8)
+    said = "status 413.*it refused one document of 3 characters alone"
+    with OutsideReranker(endpoint(elsewhere)) as reranker, pytest.raises(OutsideFailed, match=said):
+        reranker.scores("q", ["abc"] * 8)
     assert sent == [8, 4, 2, 1]
 
 
@@ -148,6 +151,27 @@ def test_a_busy_endpoint_is_waited_for(elsewhere: Elsewhere) -> None:
     with OutsideReranker(endpoint(elsewhere), sleep=waits.append) as reranker:
         assert reranker.scores("q", ["a"]).tolist() == [1.0]
     assert waits == [7.0, 7.0]
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(30, 25.0, 30.0), (-30, 1.0, 1.0), (3600, 60.0, 60.0)])
+def test_the_wait_may_be_a_date(elsewhere: Elsewhere, seconds: int, least: float, most: float) -> None:
+    waits: list[float] = []
+    date = formatdate(time.time() + seconds, usegmt=True)
+    elsewhere.answer = lambda body: by_length(body) if waits else (429, {"retry-after": date}, b"")
+    with OutsideReranker(endpoint(elsewhere), sleep=waits.append) as reranker:
+        reranker.scores("q", ["a"])
+    assert len(waits) == 1 and least <= waits[0] <= most
+
+
+@pytest.mark.parametrize(
+    "wait", ["0", "-5", "nan", "inf", "soon", "Wed, 99 Foo 2099", "Wed, 21 Oct 99999 07:28:00 GMT"]
+)
+def test_a_wait_that_is_none_is_left_to_us(elsewhere: Elsewhere, wait: str) -> None:
+    waits: list[float] = []
+    elsewhere.answer = lambda body: by_length(body) if waits else (429, {"retry-after": wait}, b"")
+    with OutsideReranker(endpoint(elsewhere), sleep=waits.append) as reranker:
+        reranker.scores("q", ["a"])
+    assert waits == [1.0]
 
 
 def test_an_endpoint_that_stays_down_is_named(elsewhere: Elsewhere) -> None:
