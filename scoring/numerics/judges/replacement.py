@@ -20,6 +20,7 @@ from scoring.numerics.measures.multiple_tests import benjamini_yekutieli
 
 FEWEST_PEOPLE = 3
 FEWEST_ITEMS = 30
+MOST_NEEDED = 1_000_000  # nobody answers more
 LEVEL = 0.05
 POWER = 0.8
 # Cost-benefit of the paper: people are dearer than judges by .2 if they are experts, .15 if skilled, .1 if crowd workers.
@@ -50,7 +51,8 @@ class PersonTest:
 class Replacement:
     """`winning_rate` (omega): share of people against whom the judge holds; it passes from one half. `advantage` (rho): mean
     of `judge_wins`. Both are None with fewer than three people of thirty items. `items_needed`: a person's items for a
-    power of .8 at the measured difference, None if the judge is worse by epsilon or more, so that no number would do.
+    power of .8 at the measured difference, None if the judge is worse by epsilon or more, so that no number would do, or by
+    so nearly epsilon that it takes more than MOST_NEEDED.
     """
 
     epsilon: float
@@ -131,4 +133,6 @@ def _items_needed(wins: FloatArray, epsilon: float, people: int) -> int | None:
     spread = UNKNOWN_SPREAD if few else max(float(difference.std(ddof=1)), 0.1)
     strictest = LEVEL / (people * (1.0 / np.arange(1, people + 1)).sum())
     z = float(ndtri(1.0 - strictest) + ndtri(POWER))
+    if z * spread > margin * math.sqrt(MOST_NEEDED):
+        return None
     return max(FEWEST_ITEMS, math.ceil((z * spread / margin) ** 2))

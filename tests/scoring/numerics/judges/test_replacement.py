@@ -69,5 +69,10 @@ def test_with_too_few_answers_it_says_how_many_are_needed() -> None:
     nobody = np.full(20, np.nan)
     needed = {replacement_test(nobody, people[:count]).items_needed for count in (0, 1, 2, 3)}
     assert len(needed) == 1, "the test needs three people, however many there are"
+    assert [replacement_test(nobody, people, epsilon=epsilon).items_needed for epsilon in (0.0, 1e-320, 1e-4)] == [
+        None
+    ] * 3
+    needed_at = replacement_test(nobody, people, epsilon=0.005).items_needed
+    assert needed_at is not None and 100_000 < needed_at < 1_000_000
     with pytest.raises(MetricInput, match="epsilon"):
         replacement_test(truth, people, epsilon=1.0)
