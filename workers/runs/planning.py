@@ -100,7 +100,8 @@ def plan_queries(
 
 def contradicting(run: Run, judges: Sequence[int], query_ids: list[int]) -> PairsOfQueries:
     """Pairs of the panel's circles on which a judge of this run, stored or not, owes an answer in one of its orders."""
-    owed, found = _unasked_pairs(run, judges, query_ids), contradicting_pairs(run.project_id, query_ids)
+    found = contradicting_pairs(run.project_id, query_ids)
+    owed = _unasked_pairs(run, judges, list(found)) if found else {}
     kept = {query: set(map(tuple, pairs.tolist())) for query, pairs in owed.items()}
     return {
         query: np.array(
