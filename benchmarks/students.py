@@ -76,7 +76,7 @@ QUICK_CANDIDATES = 10  # of each training question
 LARGE = 300  # so many queries can spare a dev split that is large enough to choose on, instead of cross-validation
 QUICK_LARGE = (LARGE, 275, 250, 225, 200, 175, 150)
 LARGE_DEV_QUERIES = 45
-FOLDS_COST = 2.9  # seconds of a query with cross-validation, over those of one in a large set
+FOLDS_COST = 3.3  # seconds of a query with cross-validation, over those of one in a large set
 REAL_LABELS = ("gpt4o_umbrela", "llama3_70b_4prompts", "flant5large_4prompts")
 FOLDS = 5
 # The untrained base with weights of other signals beside its cosine: nothing else is learned.

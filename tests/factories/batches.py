@@ -13,6 +13,7 @@ from scoring.rating import rate_stale
 from tests.factories.http_panel import define_endpoints, make_judge, make_texts
 from tests.fake_judge.process import FakeJudge
 from workers.judging import batches, trouble
+from workers.judging.provider_batches import following
 from workers.models import JudgingTask, ProviderBatch, Run
 from workers.runs.advancing import advance
 from workers.runs.ordering import start_run
@@ -32,6 +33,9 @@ def batch_run(
     """A run over all pairs of one query, whose judge wants its questions in batches; `trial`: size of its first batch."""
     monkeypatch.setattr(trouble, "TRIAL", trial)
     monkeypatch.setattr(trouble, "PROVEN", 1)
+    monkeypatch.setattr(
+        following, "BYTES_A_SECOND", 1_000.0
+    )  # on a busy machine an upload takes longer than `batch_poll_s`
     define_endpoints(monkeypatch, fake, {**FAST, **(endpoint or {})})
     project: Project = make_texts(documents=documents)
     judge = make_judge(project, "batched", delivery="batch")
