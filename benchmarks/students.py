@@ -74,9 +74,9 @@ QUICK_CHARACTERS = 200  # of each test document in --quick
 QUICK_LEARNED = 120  # of each training document
 QUICK_CANDIDATES = 10  # of each training question
 LARGE = 300  # so many queries can spare a dev split that is large enough to choose on, instead of cross-validation
-QUICK_LARGE = (LARGE, 275, 250, 225, 200, 175, 150)
+QUICK_LARGE = (LARGE, 275, 250, 225, 200, 175, 150, 125, 100)
 LARGE_DEV_QUERIES = 45
-FOLDS_COST = 3.3  # seconds of a query with cross-validation, over those of one in a large set
+FOLDS_COST = 3.0  # seconds of a query with cross-validation, over those of one in a large set
 REAL_LABELS = ("gpt4o_umbrela", "llama3_70b_4prompts", "flant5large_4prompts")
 FOLDS = 5
 # The untrained base with weights of other signals beside its cosine: nothing else is learned.
