@@ -7,8 +7,10 @@ whose judges have no bias. NDCG@10 with paired 95 % intervals over questions. `f
 zero both fits must agree.
 
 With ZELO_DATA, the pair judgments of GPT-4 and GPT-3.5 on 13 prompts and 59 language models (llmfao), which name the sides: Kendall's tau
-to the scores that 8,931 votes of people give, on random quarters of the judgments. `fit_ratio`: the cost of the fit. Keys: `ndcg_gain`, the mean over kinds of answers with
-the panel of different biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its interval over quarters.
+to the scores that 8,931 votes of people give, on random quarters of the judgments. `fit_ratio`: the cost of the fit.
+
+Keys: `ndcg_gain`, the mean over kinds of answers with
+the panel of different biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its standard error over quarters.
 `--quick` simulates fewer questions.
 """
 

@@ -1,4 +1,4 @@
-"""Pages that need a stored file that is gone say which one, instead of failing."""
+"""Pages that need a stored file that is missing name it, instead of failing."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from scoring.project_fits import project_rater, takes_out_bias
 from workers.monitoring.project_figures import AGREEMENT, CYCLES, read_figure
 from zelo_site.pages.judging.conflicts import shown_cycles
 from zelo_site.pages.scope import may_change, visible_project
@@ -29,7 +30,7 @@ def agreement_part(request: HttpRequest, slug: str) -> HttpResponse:
         "agreement": found,
         "measured": measured,
         "anchored": any(each.anchored for each in measured),
-        "leaves_out_bias": project.rater_options.get("position_bias") != "kept",
+        "leaves_out_bias": takes_out_bias(project_rater(project)),
         "weighs": project.rater_options.get("judge_weights") == "anchored",
         "kappas": sorted(found.kappas, key=lambda each: -each.common)[:MOST_KAPPAS],
         "kappas_left": max(0, len(found.kappas) - MOST_KAPPAS),
