@@ -16,7 +16,8 @@ Rivals (`rivals.py`, `sampling_rivals.py`) ask the same queries. `worst_rank_amo
 `rotate` by mean NDCG@10 over all worlds at 200, 400 and 800 calls (`worst_rank_by_an_error`: where only rivals count that are ahead by more than one
 standard error); `first_among_rivals`: in what share of those places it is first; `mean_lead_over_rivals`, `least_lead_over_rivals`: its
 lead over the best rival there; `clear_losses_to_rivals`: in how many places it is behind by more than two standard errors;
-`room_above_rivals`: how much better a design is that knows the true strengths, mean over the places. `--quick` plays two worlds.
+`room_above_rivals`: how much better a design is that knows the true strengths, mean over the places, `worst_rank_of_knowing`: its worst place,
+`ndcg_calls_ratio_*_knowing`: its calls ratio on the replications that rivals play. `--quick` plays two worlds.
 """
 
 from __future__ import annotations
@@ -40,7 +41,16 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 
-from benchmarks.sampling_rivals import OURS, RIVAL_CALLS, Rows, report_rivals, rival_keys, run_rivals
+from benchmarks.sampling_rivals import (
+    KNOWING,
+    OURS,
+    RIVAL_CALLS,
+    Rows,
+    knowing_curve,
+    report_rivals,
+    rival_keys,
+    run_rivals,
+)
 from benchmarks.sampling_worlds import (
     SIMULATED,
     SIZE,
@@ -202,6 +212,7 @@ def run_setting(
         ours = replay(design, met, precision=precisions[1], seed=seed, checkpoints=RIVAL_CALLS)
         rating = partial(rate, judges=1, precision=precisions[1])
         rows = run_rivals(setting, met, ours, rate=rating, quality=quality, seed=seed)
+        curves[KNOWING] = knowing_curve(met, CHECKPOINTS, rate=rating, quality=quality, seed=seed)
     return Outcome(setting, paper, curves, precisions[1], rows)
 
 
@@ -220,9 +231,8 @@ def calls_ratio(curve: FloatArray, target: float) -> float:
     return float(CHECKPOINTS[i - 1] + share * (CHECKPOINTS[i] - CHECKPOINTS[i - 1])) / PAPER_CALLS
 
 
-def bootstrap(outcome: Outcome, rng: np.random.Generator) -> Iterator[IntArray]:
+def bootstrap(count: int, rng: np.random.Generator) -> Iterator[IntArray]:
     """All replications first, then resamples of them."""
-    count = len(outcome.paper)
     yield np.arange(count)
     for _ in range(BOOTSTRAPS):
         yield rng.integers(count, size=count)
@@ -231,16 +241,18 @@ def bootstrap(outcome: Outcome, rng: np.random.Generator) -> Iterator[IntArray]:
 def ratios(outcome: Outcome, name: str, measure: int = 0) -> FloatArray:
     """Calls ratio of a design: the estimate, then its bootstrap values."""
     rng = np.random.default_rng(0)
-    curve, paper = outcome.curves[name][:, :, measure], outcome.paper[:, measure]
-    return np.array([calls_ratio(curve[i].mean(axis=0), paper[i].mean()) for i in bootstrap(outcome, rng)])
+    curve = outcome.curves[name][:, :, measure]
+    paper = outcome.paper[: len(curve), measure]
+    return np.array([calls_ratio(curve[i].mean(axis=0), paper[i].mean()) for i in bootstrap(len(curve), rng)])
 
 
 def tau_losses(outcome: Outcome, name: str) -> FloatArray:
     """Tau of rotated cycles minus that of a design, mean over 200 to 600 calls: estimate, then bootstrap values."""
     rng = np.random.default_rng(0)
     middle = (CHECKPOINTS >= 200) & (CHECKPOINTS <= 600)
-    loss = (outcome.curves["cycles x rotate"] - outcome.curves[name])[:, middle, 2].mean(axis=1)
-    return np.array([loss[i].mean() for i in bootstrap(outcome, rng)])
+    own = outcome.curves[name]
+    loss = (outcome.curves["cycles x rotate"][: len(own)] - own)[:, middle, 2].mean(axis=1)
+    return np.array([loss[i].mean() for i in bootstrap(len(loss), rng)])
 
 
 def report(outcome: Outcome) -> str:
@@ -305,6 +317,13 @@ def keys(outcomes: list[Outcome]) -> dict[str, float]:
             found[key] = float(np.mean([v[0] for v in values]))
             found[f"{key}_se"] = float(np.mean(values, axis=0)[1:].std())
             found[f"{key}_worst"] = max(float(v[0]) for v in values)
+        knowing = [
+            float(ratios(each, KNOWING)[0])
+            for each in outcomes
+            if each.setting.group == group and KNOWING in each.curves
+        ]
+        if knowing:
+            found[f"ndcg_calls_ratio_{group}_knowing"] = float(np.mean(knowing))
     losses = np.array([tau_losses(outcome, name) for outcome in outcomes])
     found["tau_loss"], found["tau_loss_se"] = float(losses[:, 0].mean()), float(losses.mean(axis=0)[1:].std())
     found["tau_loss_worst"] = float(losses[:, 0].max())

@@ -3,7 +3,7 @@
 Not a benchmark itself. Every rival of `rivals.py` asks up to the last of RIVAL_CALLS calls on the same queries. Its ranking is
 its own order or the product's fit of its answers, whichever is the better in the mean over a setting: so a rival
 never loses by its way to rate. A world is a setting without its kind of votes; its figures are means over those.
-`KNOWING` is not a rival: it chooses its pairs with the true strengths at hand, so that its lead bounds what any choice could gain.
+`KNOWING` is not a rival: it chooses its pairs with the true strengths at hand, so that its lead shows what better knowledge could bring the choice.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class Rows:
     tokens: dict[str, FloatArray]
 
 
+def knowing_curve(worlds: list[World], calls: IntArray, *, rate: Rate, quality: Quality, seed: int) -> FloatArray:
+    """The quality of the design that knows the strengths at these numbers of calls, float64[R, calls, 3]."""
+    return _play_all(knowing, worlds, calls.tolist(), rate, quality, seed)[0]
+
+
 def run_rivals(
     setting: Setting, worlds: list[World], ours: FloatArray, *, rate: Rate, quality: Quality, seed: int
 ) -> Rows:
@@ -63,7 +68,7 @@ def knowing(table: Table) -> None:
         known = replace(posterior, theta=scale * truth)
         worth = kernels.inversion_worth(known.theta, known.covariance, known.dispersion, places)
         weights = np.diag(worth.sum(axis=1)) - worth
-        weights = TOP / np.trace(weights) * weights + 0.01 * np.eye(table.size)
+        weights = TOP / max(float(np.trace(weights)), 1e-9) * weights + 0.01 * np.eye(table.size)
         return adaptive.choose_pairs(known, np.argwhere(np.triu(~free, 1)), ROUND, weights).pairs
 
     in_rounds(table, choose, start=static.random_matching(table.size, np.empty((0, 2), dtype=np.int64), table.rng))
@@ -110,13 +115,14 @@ class Standing:
     lead: float
     lead_stderr: float
     room: float
+    knowing_rank: int
 
 
 def standings(rows: Sequence[Rows]) -> list[Standing]:
     """Rank 1 is first; `lead` over the best rival, paired over replications, below 0 where it loses.
 
     `rank_by_an_error` counts only rivals that are ahead by more than one standard error; `room`: how much better the design is that
-    knows the strengths. A call of `setwise` reads twice the documents of a pair, so that it enters with as many tokens, not calls.
+    knows the strengths, `knowing_rank`: the place that it has instead of the product's. A call of `setwise` reads twice the documents of a pair, so that it enters with as many tokens, not calls.
     """
     found = []
     for world, designs in by_world(rows).items():
@@ -135,6 +141,7 @@ def standings(rows: Sequence[Rows]) -> list[Standing]:
                     lead=lead[best].mean(),
                     lead_stderr=stderr[best],
                     room=float((ndcg[KNOWING] - ndcg[OURS]).mean()),
+                    knowing_rank=1 + sum(ndcg[name].mean() > ndcg[KNOWING].mean() for name in lead),
                 )
             )
     return found
@@ -161,11 +168,13 @@ def report_rivals(rows: Sequence[Rows], table: Callable[[list[str], list[list[st
             f"{each.rank} ({each.rank_by_an_error})",
             each.best_rival,
             f"{each.lead:+.3f} ({each.lead_stderr:.3f})",
-            f"{each.room:+.3f}",
+            f"{each.room:+.3f} ({each.knowing_rank})",
         ]
         for each in standings(rows)
     ]
-    parts.append(f"\n{table(['world', 'calls', 'rank (by an error)', 'best rival', 'lead (se)', 'room'], lines)}")
+    parts.append(
+        f"\n{table(['world', 'calls', 'rank (by an error)', 'best rival', 'lead (se)', 'room (its rank)'], lines)}"
+    )
     return "\n".join(parts)
 
 
@@ -177,6 +186,7 @@ def rival_keys(rows: Sequence[Rows]) -> dict[str, float]:
         "worst_rank_by_an_error": float(max(each.rank_by_an_error for each in found)),
         "first_among_rivals": float(np.mean([each.rank == 1 for each in found])),
         "mean_lead_over_rivals": float(np.mean([each.lead for each in found])),
+        "worst_rank_of_knowing": float(max(each.knowing_rank for each in found)),
         "room_above_rivals": float(np.mean([each.room for each in found])),
         "least_lead_over_rivals": min(each.lead for each in found),
         "clear_losses_to_rivals": float(sum(each.lead < -2.0 * each.lead_stderr for each in found)),
