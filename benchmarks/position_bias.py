@@ -6,11 +6,15 @@ no bias, the same bias in all judges, different ones, large ones, and an import 
 whose judges have no bias. NDCG@10 with paired 95 % intervals over questions. `fit_queries` on the same answers is the peer: with biases of
 zero both fits must agree.
 
+Rounds of the sampler `adaptive` read the answers so far. With probabilities of the panel `different`, shared out among its judges, they are
+drawn from the answers as they are and from those without the biases that were measured on other questions; the scores leave these out
+in both cases.
+
 With ZELO_DATA, the pair judgments of GPT-4 and GPT-3.5 on 13 prompts and 59 language models (llmfao), which name the sides: Kendall's tau
 to the scores that 8,931 votes of people give, on random quarters of the judgments. `fit_ratio`: the cost of the fit.
 
 Keys: `ndcg_gain`, the mean over kinds of answers with
-the panel of different biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its standard error over quarters.
+the panel of different biases, `rounds_gain` with its interval, the gain after ROUNDS_CALLS calls by rounds that read answers without biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its standard error over quarters.
 `--quick` simulates fewer questions.
 """
 
@@ -31,16 +35,18 @@ if __name__ == "__main__":
 
 import numpy as np
 from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from benchmarks.simulation import fit_without, table
-from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.records import ComparisonColumns, FloatArray, IntArray, QueryState
 from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.fit import fit_queries
+from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.judges import fit_with_judges
 from scoring.numerics.judges.position_bias import removable_biases
 from scoring.numerics.measures.rankings import ndcg
 from scoring.numerics.measures.resampling import bootstrap_interval
+from scoring.sampling.samplers import Adaptive
 
 SIZE, DEGREE, JUDGES = 100, 4, 3
 SHARPNESS, ERROR = 1.5, 0.7  # logits for a unit of strength, and of an answer
@@ -55,6 +61,7 @@ PANELS = {
 }
 KINDS = ("probabilities", "draws", "signs")
 QUARTERS = 200
+ROUNDS_CALLS = (150, 200, 300)
 
 
 def simulated(kind: str, panel: str, questions: int, seed: int) -> tuple[ComparisonColumns, FloatArray]:
@@ -124,6 +131,67 @@ def worlds(questions: int, seed: int) -> dict[str, Any]:
     return {
         "ndcg_gain": round(float(np.mean([gains["different", kind] for kind in KINDS])), 4),
         "ndcg_loss": round(max(0.0, -min(unbiased)), 4),
+    }
+
+
+# --- rounds ------------------------------------------------------------------------------
+
+
+def drawn_by_rounds(truth: FloatArray, biases: dict[int, float], *, corrected: bool, seed: int) -> FloatArray:
+    """NDCG@10 of each question at ROUNDS_CALLS, float64[calls, questions]. `corrected`: rounds read answers without `biases`."""
+    sampler = Adaptive(Adaptive.Options(pairs_per_candidate=12.0))
+    rngs = [np.random.default_rng([seed, number]) for number in range(len(truth))]
+    asked: list[list[FloatArray]] = [[] for _ in truth]  # a, b, preference, judge and side of each answer, by question
+    theta, reached = None, []
+    for goal in ROUNDS_CALLS:
+        while sum(map(len, asked[0])) < goal:
+            for number, (own, rng) in enumerate(zip(truth, rngs, strict=True)):
+                before = np.concatenate([np.empty((0, 5)), *asked[number]])
+                read = before[:, 2]
+                if corrected:
+                    bias = np.array([biases.get(int(judge), 0.0) for judge in before[:, 3]])
+                    read = expit(logit(read) - LOGIT_SCALES["thurstone"] * bias * before[:, 4])
+                state = QueryState(
+                    size=SIZE, pairs=before[:, :2].astype(np.int64), first_stage_rank=np.zeros(SIZE, dtype=np.int64),
+                    theta=None if theta is None else theta[number], preference=read, weight=np.ones(len(before)),
+                    prior_precision=PRECISION, logit_scale=LOGIT_SCALES["thurstone"],
+                )  # fmt: skip
+                pairs = sampler.sample(state, goal - len(before), rng)
+                judge = (len(before) + np.arange(len(pairs))) % JUDGES
+                side = rng.choice([-1.0, 1.0], len(pairs))
+                apart = SHARPNESS * (own[pairs[:, 0]] - own[pairs[:, 1]]) + np.array(PANELS["different"])[judge] * side
+                answer = expit(apart + rng.normal(0.0, ERROR, len(pairs)))
+                asked[number].append(np.column_stack([pairs, answer, judge, side]))
+            theta = fit_without(columns_of(asked), biases, PRECISION).reshape(truth.shape)
+        reached.append(quality(theta, truth))
+    return np.array(reached)
+
+
+def columns_of(asked: list[list[FloatArray]]) -> ComparisonColumns:
+    rows = [np.concatenate(own) for own in asked]
+    a, b, preference, judge, side = np.concatenate(rows).T
+    return ComparisonColumns(
+        a=a.astype(np.int64), b=b.astype(np.int64), preference=preference, weight=np.ones(len(a)),
+        judge=judge.astype(np.int64), swapped=side < 0.0,
+        offsets=np.cumsum([0, *map(len, rows)]), sizes=np.full(len(rows), SIZE),
+    )  # fmt: skip
+
+
+def rounds(questions: int, seed: int) -> dict[str, Any]:
+    biases = measured_biases(simulated("probabilities", "different", 30, seed + 1)[0])
+    truth = np.random.default_rng(seed + 2).normal(0.0, 1.0, (questions, SIZE))
+    plain, corrected = (drawn_by_rounds(truth, biases, corrected=each, seed=seed) for each in (False, True))
+    rows = []
+    for calls, before, after in zip(ROUNDS_CALLS, plain, corrected, strict=True):
+        gain = bootstrap_interval(after - before, rng=np.random.default_rng(0), resamples=2000)
+        interval = f"{gain.low:+.3f} … {gain.high:+.3f}"
+        rows.append([str(calls), f"{before.mean():.3f}", f"{after.mean():.3f}", interval])
+    print(f"\n{questions} questions, adaptive rounds; the scores leave biases out in both columns\n")
+    print(table(["calls", "NDCG@10, rounds read answers as they are", "without bias", "gain, 95 %"], rows))
+    gain = bootstrap_interval(corrected[-1] - plain[-1], rng=np.random.default_rng(0), resamples=2000)
+    return {
+        "rounds_gain": round(gain.estimate, 4),
+        "rounds_gain_interval": [round(gain.low, 4), round(gain.high, 4)],
     }
 
 
@@ -208,7 +276,8 @@ def main(began: float) -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     questions = 30 if arguments.quick else 200
-    found = worlds(questions, arguments.seed) | {"fit_ratio": fit_ratio(questions, arguments.seed)}
+    found = worlds(questions, arguments.seed) | rounds(20 if arguments.quick else 100, arguments.seed)
+    found["fit_ratio"] = fit_ratio(questions, arguments.seed)
     folder = Path(os.environ.get("ZELO_DATA", "")) / "llmfao"
     if os.environ.get("ZELO_DATA") and folder.is_dir():
         found |= llmfao(folder, QUARTERS // 4 if arguments.quick else QUARTERS)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from labeling.access.annotators import get_person
 from labeling.models import Query
 from labeling.plugins import get_plugin
 from labeling.records import AnswerKind
+from scoring.models import ProjectFit
+from scoring.project_fits import NEVER
 from scoring.rating import rate_stale
 from scoring.sampling.draw import comparable_query_ids, query_states, sample_pairs, sampled_queries
 from tests.factories.rows import (
@@ -55,6 +58,28 @@ def test_pairs_carry_their_votes(query: Query) -> None:
     turned = known.candidate_ids[state.pairs[judged, 0]] == ids[2]
     assert state.preference[judged] == pytest.approx(0.25 if turned else 0.75)
     assert np.isnan(state.preference[unjudged])
+
+
+def test_pairs_carry_their_votes_without_the_biases_that_scores_leave_out(query: Query) -> None:
+    biased, plain = make_judges(query.project, 2)
+    ProjectFit.objects.create(
+        project=query.project, version=1, rater="thurstone", chosen_at=NEVER,
+        judge_terms={str(biased.pk): [1.0, 0.3, 1.0], str(plain.pk): [1.0, 0.0, 1.0]},
+    )  # fmt: skip
+    judge_pair(make_pair(query, 0, 1), biased, 0.7)
+    judge_pair(make_pair(query, 0, 2), biased, 0.7, swapped=True)
+    judge_pair(make_pair(query, 0, 3), biased, 1.0)
+    judge_pair(make_pair(query, 0, 4), plain, 0.7)
+    ids = candidate_ids(query)
+    odds = np.log(0.7 / 0.3)
+    shift = 0.3 * 2.41
+    expected = dict(zip(ids[1:], [expit(odds - shift), expit(odds + shift), 1.0, 0.7], strict=True))
+    for guides in (None, {biased.pk: 0.5}):
+        known = query_states([query.pk], guides=guides)[query.pk]
+        state = known.state
+        assert state.preference is not None
+        for (a, b), preference in zip(known.candidate_ids[state.pairs].tolist(), state.preference, strict=True):
+            assert preference == pytest.approx(expected[b] if a == ids[0] else 1.0 - expected[a], abs=1e-8)
 
 
 def test_pair_that_nobody_answers_any_more_counts_as_drawn_only_while_pending(query: Query) -> None:
