@@ -21,7 +21,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,7 +34,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from scipy.special import ndtri
 
-from benchmarks.simulation import fit_without, table
+from benchmarks.simulation import answers_without, fit_without, table
 from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray, QueryState
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.allocation import allocate
@@ -211,13 +211,13 @@ def measured(asked: Asked, price: FloatArray) -> tuple[PanelTerms, FloatArray, d
     return panel, found.fit.theta.reshape(-1, SIZE), removable_biases(columns, found)
 
 
-def state_of(asked: Asked, query: int, theta: FloatArray | None) -> QueryState:
+def state_of(asked: Asked, query: int, theta: FloatArray | None, biases: Mapping[int, float]) -> QueryState:
     return QueryState(
         size=SIZE,
         pairs=asked.pairs[query],
         first_stage_rank=np.zeros(SIZE, dtype=np.int64),
         theta=None if theta is None else theta[query],
-        preference=asked.answer[query],
+        preference=answers_without(asked.answer[query], asked.judge[query], asked.swapped[query], biases),
         weight=np.ones(len(asked.pairs[query])),
         prior_precision=PRECISION,
         logit_scale=SCALE,
@@ -249,13 +249,14 @@ def replay(project: Project, mode: str, dollars: float, seed: int) -> Curve:
     sampler = Adaptive(Adaptive.Options(start_cycles=1, pairs_per_candidate=MOST_CALLS / SIZE))
     asked, curve, panel = Asked.nothing(queries), Curve(), unmeasured(price)
     theta: FloatArray | None = None
+    biases: dict[int, float] = {}
     spent = 0.0
     while spent < dollars * queries and len(asked.pairs[0]) < MOST_CALLS:
         begun = queries
         if mode == "informative" and len(curve.dollars) < PILOT_ROUNDS:
             begun = pilot_queries(panel, np.full(queries, SIZE))
         pairs = [
-            sampler.sample(state_of(asked, query, theta), MOST_CALLS, rngs[query])
+            sampler.sample(state_of(asked, query, theta, biases), MOST_CALLS, rngs[query])
             if query < begun
             else np.empty((0, 2), dtype=np.int64)
             for query in range(queries)

@@ -49,7 +49,7 @@ import torch
 from scipy.special import expit
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.simulation import calls_ratio, fit_without, mean_curve, table
+from benchmarks.simulation import answers_without, calls_ratio, fit_without, mean_curve, table
 from benchmarks.training import JUDGES
 from benchmarks.training_world import TOPICS, TRAINING_TEMPLATES, Question, Topic, hidden_quality
 from labeling.plugins import Sampler
@@ -230,13 +230,16 @@ def unasked() -> QueryState:
     )
 
 
-def states(votes: list[Votes], student: list[Votes] | None, theta: FloatArray, precision: float) -> list[QueryState]:
+def states(
+    votes: list[Votes], student: list[Votes] | None, theta: FloatArray, precision: float, biases: Mapping[int, float]
+) -> list[QueryState]:
     """What a sampler sees: distinct pairs with the panel's votes and the student's, whose own pairs stay free."""
     found = []
     for at, own in enumerate(votes):
         both = own if student is None else own.with_more(student[at])
         low, high = both.pairs.min(axis=1), both.pairs.max(axis=1)
-        turned = np.where(both.pairs[:, 0] == low, both.preference, 1.0 - both.preference)
+        read = answers_without(both.preference, both.judge, both.swapped, biases)
+        turned = np.where(both.pairs[:, 0] == low, read, 1.0 - read)
         key, of_pair = np.unique(low * SIZE + high, return_inverse=True)
         weight = np.bincount(of_pair, weights=both.weight)
         asked = np.bincount(of_pair[: len(own.pairs)], minlength=len(key)) > 0
@@ -288,7 +291,8 @@ def curve(
         points.append((calls, mean_ndcg(questions, theta)))
         if calls >= MOST_CALLS or points[-1][1] >= until:
             return points
-        for at, pairs in enumerate(next_round(states(votes, student, theta, precision), sampler, (*seed, calls))):
+        found = states(votes, student, theta, precision, biases)
+        for at, pairs in enumerate(next_round(found, sampler, (*seed, calls))):
             votes[at] = votes[at].with_more(panel.one_each(at, pairs, np.random.default_rng([*seed, calls, at, 1])))
 
 

@@ -35,13 +35,12 @@ if __name__ == "__main__":
 
 import numpy as np
 from scipy import stats
-from scipy.special import expit, logit
+from scipy.special import expit
 
-from benchmarks.simulation import fit_without, table
+from benchmarks.simulation import SCALE, answers_without, fit_without, table
 from labeling.records import ComparisonColumns, FloatArray, IntArray, QueryState
 from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.fit import fit_queries
-from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.judges.judges import fit_with_judges
 from scoring.numerics.judges.position_bias import removable_biases
 from scoring.numerics.measures.rankings import ndcg
@@ -147,14 +146,12 @@ def drawn_by_rounds(truth: FloatArray, biases: dict[int, float], *, corrected: b
         while sum(map(len, asked[0])) < goal:
             for number, (own, rng) in enumerate(zip(truth, rngs, strict=True)):
                 before = np.concatenate([np.empty((0, 5)), *asked[number]])
-                read = before[:, 2]
-                if corrected:
-                    bias = np.array([biases.get(int(judge), 0.0) for judge in before[:, 3]])
-                    read = expit(logit(read) - LOGIT_SCALES["thurstone"] * bias * before[:, 4])
+                known = biases if corrected else {}
+                read = answers_without(before[:, 2], before[:, 3].astype(np.int64), before[:, 4] < 0.0, known)
                 state = QueryState(
                     size=SIZE, pairs=before[:, :2].astype(np.int64), first_stage_rank=np.zeros(SIZE, dtype=np.int64),
                     theta=None if theta is None else theta[number], preference=read, weight=np.ones(len(before)),
-                    prior_precision=PRECISION, logit_scale=LOGIT_SCALES["thurstone"],
+                    prior_precision=PRECISION, logit_scale=SCALE,
                 )  # fmt: skip
                 pairs = sampler.sample(state, goal - len(before), rng)
                 judge = (len(before) + np.arange(len(pairs))) % JUDGES

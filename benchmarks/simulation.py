@@ -15,8 +15,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
+from scipy.special import expit, logit
 
-from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray
 from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.likelihood import LOGIT_SCALES, probability
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
@@ -73,6 +74,15 @@ def fit_without(columns: ComparisonColumns, biases: Mapping[int, float], precisi
     return fit_votes(
         columns, terms, model="thurstone", prior_precision=precision, tolerance=1e-5, standard_errors=False
     ).theta
+
+
+def answers_without(
+    preference: FloatArray, judge: IntArray, swapped: BoolArray, biases: Mapping[int, float]
+) -> FloatArray:
+    """float64[m] answers without the position biases by judge number, as samplers read them (`scoring.sampling.draw`)."""
+    bias = np.array([biases.get(each, 0.0) for each in judge.tolist()])
+    odds = logit(np.clip(preference, 1e-9, 1.0 - 1e-9))
+    return np.asarray(expit(odds - SCALE * bias * np.where(swapped, -1.0, 1.0)))
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:
