@@ -15,7 +15,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
-from scipy.special import expit, logit
 
 from labeling.records import BoolArray, ComparisonColumns, FloatArray, IntArray
 from scoring.numerics.design.static import random_cycles
@@ -81,8 +80,8 @@ def answers_without(
 ) -> FloatArray:
     """float64[m] answers without the position biases by judge number, as samplers read them (`scoring.sampling.draw`)."""
     bias = np.array([biases.get(each, 0.0) for each in judge.tolist()])
-    odds = logit(np.clip(preference, 1e-9, 1.0 - 1e-9))
-    return np.asarray(expit(odds - SCALE * bias * np.where(swapped, -1.0, 1.0)))
+    odds = np.exp(SCALE * bias * np.where(swapped, -1.0, 1.0))
+    return np.asarray(preference / (preference + (1.0 - preference) * odds))
 
 
 def table(headings: list[str], rows: list[list[str]]) -> str:

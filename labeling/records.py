@@ -335,8 +335,8 @@ class QueryState:
 
     `pairs` is int64[m, 2] with a < b: distinct pairs already drawn, judged or not. `theta` and
     `weight`, where the query has been rated: strengths float64[size] and the summed vote weight
-    float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference (NaN
-    where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
+    float64[m] of each pair (0 where unanswered). `preference` float64[m] is its mean preference, without
+    position biases that the strengths leave out (NaN where unanswered). `first_stage_rank` int64[size] is 1-based, 0 where unknown. `free` bool[m], or None: pairs that only a
     student of the run's judges has answered, whose weight is that of a student's vote and which may be drawn again.
     `recorded` int64[r, 2], a < b, or None: the pairs for which a judge of the run has a recorded answer, or that the run's
     order names and that are left to ask; the samplers `recorded` and `named` draw only these.

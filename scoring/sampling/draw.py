@@ -6,6 +6,7 @@ sure. `workers.runs.advancing` creates rows and tasks for the drawn pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,23 +46,15 @@ WHERE candidate.query_id = ANY(%s) ORDER BY candidate.query_id, document.text_ha
 
 _SEEDS = "SELECT id, hashtextextended(text, 0) & 9223372036854775807 FROM labeling_query WHERE id = ANY(%s)"
 
-# An answer without its judge's position bias, where the scores leave one out; those near 0 and 1 hardly change.
-_PREFERENCE = """
-CASE WHEN judge.bias IS NULL THEN answer.preference ELSE 1.0 / (1.0
-    + (1.0 / LEAST(GREATEST(answer.preference, 1e-9), 1.0 - 1e-9) - 1.0) * exp(CASE WHEN answer.swapped THEN -judge.bias ELSE judge.bias END)
-) END
-"""
-_BIASES = "LEFT JOIN unnest(%s::bigint[], %s::float8[]) AS judge (id, bias) ON judge.id = answer.annotator_id"
-
-_PAIRS = f"""
+_PAIRS = """
 SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight, COALESCE(vote.mean, 'NaN'::float8)
 FROM labeling_pair pair CROSS JOIN LATERAL (
     SELECT COALESCE(sum(answers), 0) AS answers, COALESCE(sum(weight), 0.0)::float8 AS weight,
            sum(total) / NULLIF(sum(preferences), 0) AS mean
     FROM (
-        SELECT count(*) AS answers, max({CALL_WEIGHT}) FILTER (WHERE kind = 'preference') AS weight,
-               sum({_PREFERENCE}) AS total, count(preference) AS preferences
-        FROM labeling_live_judgment answer {_BIASES}
+        SELECT count(*) AS answers, max({weight}) FILTER (WHERE kind = 'preference') AS weight,
+               sum({preference}) AS total, count(preference) AS preferences
+        FROM labeling_live_judgment answer
         LEFT JOIN scoring_judgefit measured ON measured.annotator_id = answer.annotator_id AND answer.call IS NOT NULL
         WHERE answer.pair_id = pair.id GROUP BY answer.annotator_id
     ) of_judge
@@ -70,7 +63,7 @@ WHERE pair.query_id = ANY(%s) AND (vote.answers > 0 OR pair.id = ANY(%s)) ORDER 
 """
 
 # As above, where the answers of some annotators only guide: each counts as its weight, and does not make a pair drawn.
-_GUIDED_PAIRS = f"""
+_GUIDED_PAIRS = """
 SELECT pair.query_id, pair.a_id, pair.b_id, vote.weight::float8, COALESCE(vote.mean, 'NaN'::float8),
        (vote.asked = 0 AND pair.id <> ALL(%s::bigint[]))
 FROM labeling_pair pair CROSS JOIN LATERAL (
@@ -79,7 +72,7 @@ FROM labeling_pair pair CROSS JOIN LATERAL (
            sum(own.mean * COALESCE(own.guide, 1.0))
                / NULLIF(sum(COALESCE(own.guide, 1.0)) FILTER (WHERE own.mean IS NOT NULL), 0.0) AS mean
     FROM (
-        SELECT avg({_PREFERENCE}) AS mean, max(term.weight) AS guide FROM labeling_live_judgment answer {_BIASES}
+        SELECT avg({preference}) AS mean, max(term.weight) AS guide FROM labeling_live_judgment answer
         LEFT JOIN unnest(%s::bigint[], %s::float8[]) AS term (guiding, weight) ON term.guiding = annotator_id
         WHERE pair_id = pair.id GROUP BY annotator_id
     ) own
@@ -107,12 +100,14 @@ def query_states(
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
     waiting = list(pending)
-    biases = _biases(query_ids)
+    preference, biases = _preference(query_ids)
     if guides:
         parameters = [waiting, *biases, list(guides), list(guides.values()), *ids, waiting]
-        pairs = copy_columns(_GUIDED_PAIRS, parameters, [*_PAIR_FIELDS, ("free", "b1")])
+        pairs = copy_columns(_GUIDED_PAIRS.format(preference=preference), parameters, [*_PAIR_FIELDS, ("free", "b1")])
     else:
-        pairs = copy_columns(_PAIRS, [*biases, *ids, waiting], _PAIR_FIELDS)
+        pairs = copy_columns(
+            _PAIRS.format(preference=preference, weight=CALL_WEIGHT), [*biases, *ids, waiting], _PAIR_FIELDS
+        )
     fits = {
         int(row["query"]): row for row in copy_columns(_FITS, ids, [("query", "i8"), ("prior", "f8"), ("scale", "f8")])
     }
@@ -128,16 +123,23 @@ def query_states(
     return states
 
 
-def _biases(query_ids: Sequence[int]) -> tuple[list[int], list[float]]:
-    """Ids of judges and their position biases in logits, as the scores of these queries leave them out."""
+def _preference(query_ids: Sequence[int]) -> tuple[str, list[float]]:
+    """An answer's preference as SQL with its parameters: without the position biases that the scores of these queries leave out.
+
+    A bias multiplies the odds of the document that was shown first.
+    """
     fits = ProjectFit.objects.filter(project__queries__in=query_ids).exclude(judge_terms={}).distinct()
-    found = {
-        int(judge): bias * LOGIT_SCALES[rater]
-        for rater, terms in fits.values_list("rater", "judge_terms")
-        for judge, (_, bias, _) in terms.items()
-        if bias
-    }
-    return list(found), list(found.values())
+    cases, parameters = "", list[float]()
+    for rater, terms in fits.values_list("rater", "judge_terms"):
+        for judge, (_, bias, _) in terms.items():
+            if bias and rater in LOGIT_SCALES:
+                odds = math.exp(bias * LOGIT_SCALES[rater])
+                cases += " WHEN %s THEN CASE WHEN answer.swapped THEN %s::float8 ELSE %s::float8 END"
+                parameters += [int(judge), 1.0 / odds, odds]
+    if not cases:
+        return "answer.preference", []
+    first = f"CASE answer.annotator_id{cases} ELSE 1.0::float8 END"
+    return f"answer.preference / (answer.preference + (1.0 - answer.preference) * {first})", parameters
 
 
 def _distinct(pairs: np.ndarray, same: IntArray) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_pairs_carry_their_votes(query: Query) -> None:
 def test_pairs_carry_their_votes_without_the_biases_that_scores_leave_out(query: Query) -> None:
     biased, plain = make_judges(query.project, 2)
     ProjectFit.objects.create(
-        project=query.project, version=1, rater="thurstone", chosen_at=NEVER,
+        project=query.project, version=1, rater=query.project.rater, chosen_at=NEVER,
         judge_terms={str(biased.pk): [1.0, 0.3, 1.0], str(plain.pk): [1.0, 0.0, 1.0]},
     )  # fmt: skip
     judge_pair(make_pair(query, 0, 1), biased, 0.7)
