@@ -39,7 +39,7 @@ class Rates:
     judgment_bytes: float = 250.0
     call_bytes: float = 421.0
     adaptive_share: float = 0.229
-    student_share: float = 0.143
+    student_share: float = 0.111
 
     def replaced(self, changes: dict[str, float]) -> Rates:
         """These rates with some changed. Raises BadScale for an unknown name or a value below 0."""
