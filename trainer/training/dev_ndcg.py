@@ -27,6 +27,19 @@ def some_queries(examples: Examples, rows: int) -> Examples:
     bounds = _bounds(examples)
     chosen = drawn_queries(np.diff(bounds), rows)
     kept = np.concatenate([np.arange(bounds[at], bounds[at + 1]) for at in chosen.tolist()])
+    return _chosen(examples, kept)
+
+
+def with_an_order(examples: Examples) -> Examples:
+    """The queries whose labels differ: every model ranks the others equally well, so they choose no checkpoint."""
+    bounds = _bounds(examples) if len(examples) else np.zeros(1, dtype=np.int64)
+    kept = np.zeros(len(examples), dtype=np.bool_)
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        kept[start:stop] = np.ptp(examples.labels[start:stop]) > 0.0
+    return examples if kept.all() else _chosen(examples, np.flatnonzero(kept))
+
+
+def _chosen(examples: Examples, kept: IntArray) -> Examples:
     return Examples(**{each.name: _rows(getattr(examples, each.name), kept) for each in fields(examples)})
 
 

@@ -36,7 +36,7 @@ from trainer.instructions import check_instructions, told_data
 from trainer.training import adapters, checkpoints
 from trainer.training.adapters import PROBE_ROWS, attach_adapter, choose_bf16, place_of, set_dropout
 from trainer.training.batching import LengthBuckets, QueryLists
-from trainer.training.dev_ndcg import dev_ndcg, not_finite, some_queries
+from trainer.training.dev_ndcg import dev_ndcg, not_finite, some_queries, with_an_order
 from trainer.training.label_scaling import stretch_of
 from trainer.training.losses.elo import elo_of, elo_scale_of, with_preferences
 from trainer.training.losses.query_loss import QueryLoss, list_loss
@@ -225,7 +225,7 @@ def _first_rows(model: CrossEncoder, rows: Examples) -> Callable[[bool], torch.T
 
 def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_rows: int) -> _Prepared:
     train = fit_texts(model, data.train.queries, data.train.documents, max_length=max_length)
-    dev = some_queries(data.dev, dev_rows)
+    dev = some_queries(with_an_order(data.dev), dev_rows)
     fitted = fit_texts(model, dev.queries, dev.documents, max_length=max_length)
     return _Prepared(train, data.train, dev=replace(dev, queries=fitted.queries, documents=fitted.documents))
 

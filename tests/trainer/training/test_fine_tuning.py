@@ -23,7 +23,7 @@ from trainer.examples import EmptySnapshot, load_training_data
 from trainer.training import fine_tuning
 from trainer.training.adapters import attach_adapter, attend_in_float32, set_dropout
 from trainer.training.checkpoints import CheckpointBroken, PickleRefused, last_checkpoint
-from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, some_queries
+from trainer.training.dev_ndcg import LossNotFinite, dev_ndcg, some_queries, with_an_order
 from trainer.training.losses.squared_error import SquaredError
 from trainer.training.memory import OutOfMemory
 from trainer.training.pointwise import Pointwise
@@ -234,6 +234,17 @@ def test_without_a_dev_split_the_last_adapter_stays(bert: Path, tmp_path: Path) 
     assert not told.of("evaluated")
     assert trained.facts["dev_ndcg@10"] is None
     assert weights_of(trained)
+
+
+@pytest.mark.parametrize("documents", [1, 3])
+def test_dev_queries_without_an_order_choose_no_checkpoint(bert: Path, tmp_path: Path, documents: int) -> None:
+    data, dev = make_data(8), make_examples(4, documents=documents)
+    equal = dataclasses.replace(dev, labels=np.full(len(dev), 0.7))
+    trained, told = learn(bert, tmp_path / "w", data=TrainingData(data.train, equal), epochs=1, patience=1)
+    assert not told.of("evaluated") and not trained.base_won
+    assert trained.facts["steps"] == told.of("step")[-1]["steps"], "nothing stops it early"
+    one = dataclasses.replace(equal, labels=np.where(dev.query_ids == dev.query_ids[0], dev.labels, 0.7))
+    assert set(with_an_order(one).query_ids.tolist()) <= {int(dev.query_ids[0])}
 
 
 @pytest.mark.parametrize("sizes", [(8,), (4, 4), (3, 3, 2), (1, 7)])
