@@ -358,7 +358,8 @@ def _check_run(payload: Mapping[str, Any], stage: str) -> None:
 def _frozen(claim: JobClaim, project: Project, payload: Mapping[str, Any]) -> Snapshot:
     """The snapshot of the panel's pairs; found again where a worker died after it had frozen them."""
     name = f"Distilled run {payload['runs'][PANEL]}"
-    found = Snapshot.objects.filter(projects=project, name=name).order_by("id").first()
+    since = Job.objects.values_list("created_at", flat=True).get(pk=claim.job_id)  # people may give the same name
+    found = Snapshot.objects.filter(projects=project, name=name, created_at__gte=since).order_by("id").first()
     if found is not None:
         return found
     options = DistillationOptions.model_validate(payload["options"])
@@ -388,12 +389,13 @@ def _student(claim: JobClaim, project: Project, payload: dict[str, Any]) -> Anno
 
 def _order_training(claim: JobClaim, project: Project, payload: dict[str, Any]) -> None:
     options = DistillationOptions.model_validate(payload["options"])
-    snapshot = Snapshot.objects.get(pk=payload["snapshot"])
+    # One that was deleted, with its training, is frozen again: the answers are there.
+    snapshot = Snapshot.objects.filter(pk=payload["snapshot"]).first() or _frozen(claim, project, payload)
     try:
         with transaction.atomic():
             hold(claim)
             training = start_training(project, snapshot, trainer="pairwise", options=options.training)
-            _move(claim, payload, TRAIN, training=training.pk)
+            _move(claim, payload, TRAIN, training=training.pk, snapshot=snapshot.pk)
     except AlreadyTraining:
         log.info("distilled run %d waits for another training of its project", claim.job_id)
 

@@ -20,6 +20,7 @@ from scoring.models import ProjectFit, Snapshot
 from scoring.rating import rate_stale
 from scoring.sampling.draw import query_states
 from tests.factories.rows import make_judges, make_project
+from tests.factories.scored import make_snapshot
 from tests.factories.students.stored import stored_student
 from tests.factories.working import judge_all
 from trainer.models import Reranker, TrainingRun
@@ -243,6 +244,28 @@ def test_a_failed_or_cancelled_training_goes_on_when_the_order_resumes(tmp_path:
     resume_distillation(again)
     training.refresh_from_db()
     assert training.state == "planned" and TrainingRun.objects.count() == 1
+
+
+def test_a_snapshot_that_was_deleted_is_frozen_again_and_one_of_that_name_is_not_taken_for_it() -> None:
+    project = make_project(queries=10, documents=6)
+    job = ordered(project)
+    do_run(job, "panel")
+    name = f"Distilled run {job.payload['runs']['panel']}"
+    other = make_snapshot(project)
+    Snapshot.objects.filter(pk=other.pk).update(name=name, created_at="2020-01-01T00:00Z")
+    step(job)
+    first = job.payload["snapshot"]
+    assert first != other.pk
+    TrainingRun.objects.update(state="failed", error="no room is left")
+    Job.objects.filter(stage="train").update(state="failed", lease_until=None)
+    step(job)
+    TrainingRun.objects.all().delete()
+    Snapshot.objects.filter(pk=first).delete()
+    again = resume_distillation(job)
+    assert step(again) == "train" and again.state == "open", again.error
+    training = TrainingRun.objects.get()
+    assert (again.payload["training"], again.payload["snapshot"]) == (training.pk, training.snapshot_id)
+    assert training.snapshot.name == name
 
 
 def test_what_cannot_be_distilled_is_refused_and_nothing_is_stored() -> None:

@@ -178,6 +178,33 @@ def test_mined_pairs_of_training_queries_are_asked_and_training_continues(tmp_pa
     assert AuditEntry.objects.filter(action__startswith="refinement").count() == 5
 
 
+def test_what_was_deleted_is_made_again_or_named(tmp_path: Path) -> None:
+    student = make_student(tmp_path)
+    job = order_refinement(student, list(student.project.annotators.order_by("pk")), SMALL)
+    assert student.training_run is not None
+    before = student.training_run.snapshot
+    Snapshot.objects.filter(pk=before.pk).update(name=f"Refinement {job.pk}", created_at="2020-01-01T00:00Z")
+    step(job)
+    ask(job)
+    assert step(job) == "train" and job.payload["snapshot"] != before.pk, "a name that people gave"
+    if "training" not in job.payload:
+        step(job)
+    TrainingRun.objects.filter(pk=job.payload["training"]).update(state="failed", error="no room is left")
+    Job.objects.filter(stage="train").update(state="failed", lease_until=None)
+    step(job)
+    TrainingRun.objects.filter(pk=job.payload["training"]).delete()
+    Snapshot.objects.filter(pk=job.payload["snapshot"]).delete()
+    resume_refinement(job)
+    assert step(job) == "train" and job.state == "open", job.error
+    training = TrainingRun.objects.get(pk=job.payload["training"])
+    assert training.state == "planned" and training.snapshot_id == job.payload["snapshot"]
+
+    Job.objects.filter(stage="train").update(state="finished", lease_until=None)
+    Job.objects.filter(pk=job.pk).update(payload={**job.payload, "stage": "prove"})
+    step(job)
+    assert "the refined student, its training or its snapshot was deleted; order a new refinement" in job.error
+
+
 def test_people_can_be_asked_and_a_worker_that_dies_asks_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -277,7 +277,9 @@ class _Student:
 
     def prepare(self, order: Order) -> Mapping[str, Any]:
         name = f"Recipe {order.recipe.pk}"
-        found = Snapshot.objects.filter(projects=order.project, name=name).order_by("id").first()
+        since = order.recipe.job.created_at  # people may give the same name
+        named = Snapshot.objects.filter(projects=order.project, name=name, created_at__gte=since)
+        found = named.order_by("id").first()
         if found is None:
             chosen = SnapshotOptions(
                 seed=order.options.seed,

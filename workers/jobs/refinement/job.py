@@ -308,7 +308,7 @@ def _step(claim: JobClaim) -> str | None:
         return None
     found = refinement_of(job)
     if found.student is None or found.student.training_run is None:
-        raise RefinementStopped("the student was deleted; refine another student")
+        raise RefinementStopped("the student, its training or its snapshot was deleted; refine another student")
     payload = dict(job.payload)
     if found.stage == MINE:
         return _mine(claim, job, payload, found)
@@ -401,7 +401,8 @@ def _check_asked(found: Refinement) -> None:
 def _frozen(project: Project, found: Refinement) -> Snapshot:
     """The refitted scores, with the splits of the student's snapshot; found again where a worker died after freezing."""
     name = f"Refinement {found.job.pk}"
-    known = Snapshot.objects.filter(projects=project, name=name).order_by("id").first()
+    since = found.job.created_at  # people may give the same name
+    known = Snapshot.objects.filter(projects=project, name=name, created_at__gte=since).order_by("id").first()
     if known is not None:
         return known
     assert found.student is not None and found.student.training_run is not None
@@ -417,12 +418,12 @@ def _train(claim: JobClaim, job: Job, payload: dict[str, Any], found: Refinement
         before = student.training_run
         options = {**before.options, "start": student.checksum, "epochs": found.options.epochs}
         options |= {"seed": found.options.seed, "max_steps": 0}
+        snapshot = found.snapshot or _frozen(job.project, found)  # one that was deleted is frozen again
         try:
             with transaction.atomic():
                 hold(claim)
-                snapshot = Snapshot.objects.get(pk=payload["snapshot"])
                 training = start_training(job.project, snapshot, trainer=before.trainer, options=options)
-                _move(claim, payload, TRAIN, training=training.pk)
+                _move(claim, payload, TRAIN, training=training.pk, snapshot=snapshot.pk)
         except AlreadyTraining:
             log.info("refinement %d waits for another training of its project", job.pk)
         except (TrainingRefused, pydantic.ValidationError) as error:
@@ -441,7 +442,9 @@ def _prove(claim: JobClaim, job: Job, found: Refinement) -> str | None:
     """Measure both students on the same test queries, unless an evaluation of the training has."""
     if unfinished_evaluation(job.project) is not None:
         return None
-    assert found.student is not None and found.refined is not None and found.snapshot is not None
+    if found.refined is None or found.snapshot is None:
+        raise RefinementStopped("the refined student, its training or its snapshot was deleted; order a new refinement")
+    assert found.student is not None  # checked by the step
     both = [found.student, found.refined]
     measured = Evaluation.objects.filter(reranker__in=both, snapshot=found.snapshot, split="test")
     has_test = bool(found.snapshot.manifest.get("splits", {}).get("test", {}).get("rows"))
