@@ -346,23 +346,41 @@ def workspace_of(run: TrainingRun) -> Path:
 
 
 def prepare_workspace(run: TrainingRun) -> Path:
-    """Create the run's folder with its order and the snapshot's rows (and pairs), whose checksums are verified."""
+    """Create the run's folder with its order and the snapshot's rows (and pairs), whose checksums are verified.
+
+    What another training left under this number, as where a database was made anew, is deleted.
+    """
     workspace = workspace_of(run)
-    workspace.mkdir(parents=True, exist_ok=True)
     plugin = cast("type[Trainer]", get_plugin("trainer", run.trainer))
-    _fetch(run.snapshot, ROWS_FILE, workspace / ROWS, checksum=run.snapshot.checksum)
-    if plugin.learns_from == "pairs":
-        _fetch(run.snapshot, PAIRS_FILE, workspace / PAIRS, checksum=run.snapshot.manifest["pairs"]["checksum"])
-    if run.options.get("start"):
-        _fetch_start(run, workspace / START)
     order = {
         "trainer": run.trainer,
         "module": plugin.__module__,
         "options": run.options,
         "card": card_facts(run),
     }
-    (workspace / ORDER).write_text(json.dumps(order))
+    if workspace.exists() and _told_apart(_order_in(workspace)) != _told_apart(order):
+        shutil.rmtree(workspace)
+    workspace.mkdir(parents=True, exist_ok=True)
+    draft = workspace / f"{ORDER}.draft"
+    draft.write_text(json.dumps(order))
+    draft.replace(workspace / ORDER)
+    _fetch(run.snapshot, ROWS_FILE, workspace / ROWS, checksum=run.snapshot.checksum)
+    if plugin.learns_from == "pairs":
+        _fetch(run.snapshot, PAIRS_FILE, workspace / PAIRS, checksum=run.snapshot.manifest["pairs"]["checksum"])
+    if run.options.get("start"):
+        _fetch_start(run, workspace / START)
     return workspace
+
+
+def _order_in(workspace: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        return dict(json.loads((workspace / ORDER).read_text()))
+    return {}
+
+
+def _told_apart(order: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Trainer, options and checksum of the rows: two orders that differ in one are two trainings."""
+    return order.get("trainer"), order.get("options"), order.get("card", {}).get("data", {}).get("checksum")
 
 
 def _fetch(snapshot: Snapshot, name: str, target: Path, *, checksum: str) -> None:

@@ -20,6 +20,7 @@ from labeling.plugins import UnknownPlugin
 from labeling.stored_texts import read_stored
 from labeling.wording import translated
 from scoring.models import Snapshot
+from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.storage.files import Storage, StorageFull, storage
 from tests.factories.broker import WaitingHints
 from tests.factories.lessons import make_options
@@ -29,6 +30,7 @@ from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.weights.tiny_models import save_tiny_bert
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import servable
+from trainer.training.process import ROWS
 from workers import reconciler
 from workers.jobs import training
 from workers.jobs.training import (
@@ -203,6 +205,21 @@ def test_a_snapshot_that_was_changed_is_not_learned_from(project: Project, snaps
     training.train(job_of(run).pk, worker="here")
     run.refresh_from_db()
     assert (run.state, "ChecksumMismatch" in run.error) == ("failed", True)
+
+
+@pytest.mark.usefixtures("stub_trainer")
+def test_what_another_training_left_under_this_number_is_not_resumed(project: Project, snapshot: Snapshot) -> None:
+    run = order_stub(project, snapshot)
+    checkpoint = training.prepare_workspace(run) / "checkpoints" / "step-3"
+    checkpoint.mkdir(parents=True)
+    training.prepare_workspace(run)
+    assert checkpoint.exists()
+    run.options = {"does": "explodes"}
+    rows = training.prepare_workspace(run) / ROWS
+    assert not checkpoint.exists() and rows.read_bytes() == storage().read_bytes(f"{snapshot.location}/rows.parquet")
+    run.snapshot = freeze([project], name="another", options=SnapshotOptions(seed=5))
+    training.prepare_workspace(run)
+    assert rows.read_bytes() == storage().read_bytes(f"{run.snapshot.location}/rows.parquet")
 
 
 @pytest.mark.usefixtures("stub_trainer")
