@@ -228,12 +228,13 @@ class _Training:
         """The weights of token and list similarity for the chosen adapter, which the model holds.
 
         With an adapter and folds every training query is scored by the fold that did not learn from it: the cosine would look too good
-        on what it has learned.
+        on what it has learned. Without folds the dev queries choose, unless the untrained base was kept.
         """
         options = self.options
         if not (options.token_similarity or options.list_similarity):
             return Weights()
-        enough = len(self.dev_queries) >= options.enough_dev_queries
+        has_learned = bool(options.start) or not choice.base_won
+        enough = len(self.dev_queries) >= options.enough_dev_queries or (has_learned and not self.folds)
         examples, queries = (self.dev, self.dev_queries) if enough else (self.train, self.queries)
         places = drawn_queries(np.array([rows.stop - rows.start for rows in queries]), options.dev_rows).tolist()
         by_folds = bool(self.folds) and not choice.base_won and not enough

@@ -32,11 +32,11 @@ from trainer.publishing.manifests import verify
 from trainer.serving.embedding import LoadedEmbedder
 from trainer.serving.published import load_published
 from trainer.token_similarity import list_similarities, similarities
-from trainer.training.embedding import course
+from trainer.training.embedding import course, training
 from trainer.training.embedding.bi_encoder import BiEncoder, NotAnEmbedder, SizeTooLarge, backward_through
 from trainer.training.embedding.options import EmbeddingOptions
 from trainer.training.embedding.plugin import Embedding
-from trainer.training.embedding.token_weight import Signals, chosen_weights, signals_of
+from trainer.training.embedding.token_weight import Signals, Weights, chosen_weights, signals_of
 from trainer.training.embedding.training import NothingToChooseOn
 from trainer.training.losses.elo import with_preferences
 from trainer.training.options import START
@@ -410,6 +410,20 @@ def test_the_weights_rest_on_folds_that_did_not_learn_from_their_queries_and_lea
     sizes = [rows.stop - rows.start for rows in with_preferences(fewer)]
     drawn = drawn_queries(np.array(sizes), 30).tolist()
     assert [len(each.cosines) for each in shown[1]] == [sizes[at] for at in drawn] and drawn != list(range(len(drawn)))
+
+
+def test_without_folds_dev_queries_choose_the_weights_of_what_has_learned(
+    base: Path, learned: tuple[Trained, Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[int] = []
+    measured = lambda model, rows, queries, **rest: shown.append(len(queries)) or Weights()  # noqa: E731
+    monkeypatch.setattr(training, "measured_weights", measured)
+    data = make_data(16, dev=20)
+    shutil.copytree(learned[0].adapter, tmp_path / "on" / START)
+    learn(base, tmp_path / "on", data, token_similarity=True, start="a" * 64, epochs=1)
+    learn(base, tmp_path / "alone", data, token_similarity=True, folds=0)
+    learn(base, tmp_path / "base", data, token_similarity=True, folds=0, max_steps=1, learning_rate=1e-9)
+    assert shown == [20, 20, 16]
 
 
 def test_a_student_that_compares_the_list_is_served_so_and_never_prefers_one_of_two_for_it(
