@@ -25,12 +25,12 @@ from django.db import connection, transaction
 from labeling import audit
 from labeling.models import Project, Query
 from labeling.plugins import Options
-from labeling.records import IntArray
+from labeling.records import FloatArray, IntArray
 from labeling.retrieval import query_instruction
 from labeling.stored_texts import counted, stored_text
 from scoring.columns import copy_columns
 from scoring.models import Score, Snapshot
-from scoring.snapshots.fingerprints import document_prints, earlier_splits
+from scoring.snapshots.fingerprints import document_prints, earlier_splits, earlier_weights
 from scoring.snapshots.lineage import lineage, software
 from scoring.snapshots.named_splits import named_split, nothing_named
 from scoring.snapshots.other_grades import other_grades
@@ -155,13 +155,16 @@ class SnapshotOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class _Queries:
-    """One entry per query, in id order. `named`: the split that its metadata names, -1 for none."""
+    """One entry per query, in id order. `named`: the split that its metadata names, -1 for none. `weights`: those of an earlier
+    snapshot, NaN for none.
+    """
 
     ids: IntArray
     projects: list[str]
     domains: list[str]
     prints: Prints
     named: IntArray
+    weights: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ def freeze(
     """Freeze the live scores of these projects, and the judged pairs. After an error no files remain.
 
     `panel`: ids of the annotators whose mean preference the pairs hold; empty: all but students of a panel. `splits_of`: an
-    earlier snapshot whose queries keep their splits; all others are trained on. Raises SnapshotRefused,
+    earlier snapshot whose queries keep their splits, and their weights if it is a mixture; all others are trained on. Raises SnapshotRefused,
     scoring.storage.files.StorageFull, and TooManyRows before reading if more than `most_rows` documents have scores.
     """
     options = options or SnapshotOptions()
@@ -308,7 +311,10 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
         raise NothingToFreeze("no document has a score; start a run first")
     queries = _read_queries(project_ids, options.split_by)
     if splits_of is not None:
-        queries = replace(queries, named=earlier_splits(f"{splits_of.location}/{ROWS_FILE}", queries.prints))
+        earlier = f"{splits_of.location}/{ROWS_FILE}"
+        queries = replace(queries, named=earlier_splits(earlier, queries.prints))
+        if "mixed_from" in splits_of.manifest:  # the options do not say what a part weighs
+            queries = replace(queries, weights=earlier_weights(earlier, queries.ids))
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
@@ -430,14 +436,15 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
 
 
 def _weights(queries: _Queries, options: SnapshotOptions) -> npt.NDArray[np.float64]:
-    """Return the weight of each query by the most specific name."""
-    return np.array(
+    """Return the weight of each query by the most specific name, or that of the earlier snapshot."""
+    chosen = np.array(
         [
             options.weights.get(f"{project}/{domain}", options.weights.get(domain, options.weights.get(project, 1.0)))
             for project, domain in zip(queries.projects, queries.domains, strict=True)
         ],
         dtype=np.float64,
     )
+    return chosen if queries.weights is None else np.where(np.isnan(queries.weights), chosen, queries.weights)
 
 
 def _normalised(weights: npt.NDArray[np.float64], split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:

@@ -73,6 +73,22 @@ def test_rows_and_pairs_of_all_parts_are_there_with_their_weights(tmp_path: Path
     assert len(data.train) == mixed.manifest["splits"]["train"]["rows"] and len(data.train_pairs or ()) == 12
 
 
+def test_a_snapshot_with_the_splits_of_a_mixture_has_its_weights() -> None:
+    first, second = judged(), judged()
+    parts = [freeze([project], name=project.name, options=OPTIONS) for project in (first, second)]
+    mixed = mix([Part(parts[0], 3.0), Part(parts[1])], name="Mixture")
+    options = SnapshotOptions.model_validate(mixed.manifest["options"])
+    scored(second, queries=2, prefix="new-")
+    later = freeze([first, second], name="Later", options=options, splits_of=mixed)
+    rows, before = rows_of(later), {row["query_id"]: row for row in rows_of(mixed)}
+    assert mean_weight(rows) == pytest.approx(1.0)
+    known = [row for row in rows if row["query_id"] in before]
+    ratios = {round(row["weight"] / before[row["query_id"]]["weight"], 9) for row in known}
+    assert len(ratios) == 1 and {row["split"] for row in rows if row["query_id"] not in before} == {"train"}
+    for row in known:
+        assert row["split"] == before[row["query_id"]]["split"]
+
+
 def test_a_query_counts_in_the_first_snapshot_that_has_it() -> None:
     project = judged()
     older = freeze([project], name="Older", options=OPTIONS)
