@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +56,7 @@ def load_pairs(pairs: Path, split: str) -> PairExamples:
     )
 
 
-def load_examples(rows: Path, split: str) -> Examples:
+def load_examples(rows: Path | IO[bytes], split: str) -> Examples:
     """The rows of one split, by query; equal texts share memory."""
     newer = _newer_columns(rows)
     read = _read(rows, split, [*_COLUMNS, *newer])
@@ -82,7 +82,7 @@ def drawn_queries(sizes: IntArray, rows: int) -> IntArray:
     return np.sort(order[: max(count, 1)])
 
 
-def _newer_columns(rows: Path) -> list[str]:
+def _newer_columns(rows: Path | IO[bytes]) -> list[str]:
     """The columns that files of earlier versions lack."""
     names = pq.read_schema(rows).names
     return [each for each in (ELO, INSTRUCTION) if each in names]
@@ -102,7 +102,7 @@ class _Columns:
         return np.concatenate(found).astype(kind) if found else np.empty(0, dtype=kind)
 
 
-def _read(path: Path, split: str, columns: list[str]) -> _Columns:
+def _read(path: Path | IO[bytes], split: str, columns: list[str]) -> _Columns:
     """The rows of one split, read ROWS_AT_ONCE at a time, so that the other splits and the file's pages are never held as a whole."""
     kept: dict[str, list[pa.Array]] = {name: [] for name in columns}
     with pq.ParquetFile(path, pre_buffer=False) as file:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pytest_django import Settings
 
@@ -36,6 +40,7 @@ from workers.jobs.refinement.job import (
     RefinementOptions,
     RefinementRefused,
     cancel_refinement,
+    dev_queries,
     order_refinement,
     refine,
     refinement_of,
@@ -241,6 +246,24 @@ def test_where_people_are_being_asked_all_mined_pairs_already_the_order_says_wha
     assert refinement_of(Job.objects.get(pk=job.pk)).plan == SpotCheckPlan.objects.latest("pk")
 
 
+def test_dev_queries_that_can_choose_nothing_are_not_counted_before_the_panel_is_paid(tmp_path: Path) -> None:
+    student = make_student(tmp_path)
+    assert student.training_run is not None
+    snapshot = student.training_run.snapshot
+    assert dev_queries(student) == snapshot.manifest["splits"]["dev"]["queries"] == 6
+    path = f"{snapshot.location}/rows.parquet"
+    table = pq.read_table(io.BytesIO(storage().read_bytes(path)))
+    dev = np.array(table.column("split").to_pylist()) == "dev"
+    two = np.unique(table.column("query_id").to_numpy()[dev])[:2]
+    equal = np.isin(table.column("query_id").to_numpy(), two)
+    flat = pa.array(np.where(equal, 1500.0, table.column("elo").to_numpy(zero_copy_only=False)))
+    written = io.BytesIO()
+    pq.write_table(table.set_column(table.column_names.index("elo"), "elo", flat), written)
+    storage().write_bytes(path, written.getvalue())
+    with pytest.raises(RefinementRefused, match="has 4 dev queries with an order; a refinement needs 5"):
+        order_refinement(student, list(student.project.annotators.order_by("pk")), SMALL)
+
+
 @pytest.mark.usefixtures("stub_trainer")
 def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
     student = make_student(tmp_path, dev_share=0.1)
@@ -249,7 +272,7 @@ def test_what_cannot_be_refined_is_refused(tmp_path: Path) -> None:
     assert run is not None
     baseline = Reranker.objects.create(project=student.project, name="BM25", kind="bm25")
     for which, panel, told in (
-        (student, judges, "has 2 dev queries; a refinement needs 5 to choose on"),
+        (student, judges, "has 2 dev queries with an order; a refinement needs 5 to choose on"),
         (student, [], "the refinement has no panel; choose at least one judge"),
         (baseline, judges, "is not a student that was trained here"),
     ):

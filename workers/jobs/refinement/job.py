@@ -33,7 +33,7 @@ from workers.jobs.calibration import is_settled, scores_are_settled
 from workers.jobs.distillation import DistillationRefused, check_panel
 from workers.jobs.evaluation import EvaluationBusy, order_evaluation, unfinished_evaluation
 from workers.jobs.leasing import MOST_ATTEMPTS, JobClaim, LeaseLost, carry_step, hold, report_progress
-from workers.jobs.refinement.mining import mine_pairs
+from workers.jobs.refinement.mining import mine_pairs, queries_with_an_order
 from workers.jobs.training import AlreadyTraining, TrainingRefused, cancel_training, resume_training, start_training
 from workers.models import Job, Run
 from workers.runs.ordering import RunRefused, start_run
@@ -167,7 +167,7 @@ def _check(student: Reranker, judges: Sequence[Annotator], options: RefinementOp
     dev = dev_queries(student)
     if dev < FEWEST_DEV_QUERIES:
         raise RefinementRefused(
-            f"snapshot {student.training_run.snapshot.name!r} has {dev} dev queries; a refinement needs {FEWEST_DEV_QUERIES} to "
+            f"snapshot {student.training_run.snapshot.name!r} has {dev} dev queries with an order; a refinement needs {FEWEST_DEV_QUERIES} to "
             "choose on, so train on a snapshot with a larger dev_share"
         )
 
@@ -187,9 +187,9 @@ def _check_trainer(training: TrainingRun) -> None:
 
 
 def dev_queries(student: Reranker) -> int:
-    """The dev queries of the snapshot that a student was trained on."""
+    """The dev queries with an order of the snapshot that a student was trained on."""
     training = student.training_run
-    return 0 if training is None else int(training.snapshot.manifest.get("splits", {}).get("dev", {}).get("queries", 0))
+    return 0 if training is None else queries_with_an_order(training.snapshot, "dev")
 
 
 def cancel_refinement(job: Job, *, by: Any = None) -> bool:
@@ -408,6 +408,9 @@ def _frozen(project: Project, found: Refinement) -> Snapshot:
     assert found.student is not None and found.student.training_run is not None
     before = found.student.training_run.snapshot
     options = SnapshotOptions.model_validate(before.manifest.get("options", {}))
+    if "mixed_from" in before.manifest and options.domains:  # the options are those of the first part
+        domains = sorted({each["domain"] for each in before.manifest["domains"]})
+        options = options.model_copy(update={"domains": domains})
     return freeze(list(before.projects.order_by("pk")), name=name, options=options, splits_of=before)
 
 

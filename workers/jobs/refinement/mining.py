@@ -22,8 +22,10 @@ from scoring.storage.files import storage
 from trainer.evaluation.dataset import read_queries
 from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure
 from trainer.evaluation.model_orders import student_order
+from trainer.examples import load_examples
 from trainer.models import Reranker
 from trainer.serving.registry import artefact_folder, artefact_of
+from trainer.training.losses.elo import NoPreferences, OneElo, with_preferences
 from workers.runs.planning import pending_pairs
 
 # Below, the student's order of a pair contradicts the judgments; above its complement it agrees with them.
@@ -81,6 +83,16 @@ def mine_pairs(
     mined = [_mined(states[query], scores, budget=each, top=top, seed=seed) for query in rated]
     best = best_of(mined, budget)
     return _described(project, [(rated[query], states[rated[query]], mined[query], row) for query, row in best])
+
+
+def queries_with_an_order(snapshot: Snapshot, split: str) -> int:
+    """The number of a split's queries whose documents differ in Elo: no other can choose between two students."""
+    with storage().opened(f"{snapshot.location}/{ROWS_FILE}") as stream:
+        rows = load_examples(stream, split)
+    try:
+        return len(with_preferences(rows))
+    except (NoPreferences, OneElo):
+        return 0
 
 
 def _training_queries(project: Project, snapshot: Snapshot, most: int, seed: int) -> list[tuple[int, EvaluationQuery]]:
