@@ -38,7 +38,7 @@ _LINE_END = re.compile(r"\r\n?|\n")
 _SEPARATORS = (",", ";")
 # Names without case, blanks, - and _; ids before names that other columns may have for texts.
 _QUERY = ("queryid", "qid", "topicid", "topic", "query")
-_DOCUMENT = ("corpusid", "docid", "docno", "documentid", "passageid", "pid", "document", "doc")
+_DOCUMENT = ("corpusid", "docno", "docid", "documentid", "passageid", "pid", "document", "doc")
 _SCORE, _RANK = ("score", "sim", "similarity", "relevancescore"), ("rank", "position")
 _OF_ROW = re.compile(r'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:\s*[^\s{]')
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
@@ -349,21 +349,25 @@ def _number(text: str, line: int) -> float:
 def _third_is_rank(run: Run, line: int) -> bool:
     """Whether the third of three columns is a rank: in every query the numbers are 1, 2, 3, ... as the file lists them.
 
-    A query of one document tells nothing. Raises RowError if all queries have one document, numbered 1, or count from 0.
+    A query of one document tells nothing. Raises RowError for other whole numbers that may be ranks: 1 for the one document of
+    each query, numbers that rise in every query, such as the ranks that a filter left, or 1 to n in another order.
     """
     lists = [list(own.values()) for own in run.values()]
-    first = lists[0][0]
-    if first not in (0.0, 1.0) or any(own != list(range(int(first), int(first) + len(own))) for own in lists):
-        return False
-    are_many = any(len(own) > 1 for own in lists)
-    if first == 1.0 and are_many:
+    several = [own for own in lists if len(own) > 1]
+    if several and all(own == list(range(1, len(own) + 1)) for own in lists):
         return True
-    if first == 0.0 and not are_many:
+    if not several and all(own == [1.0] for own in lists):
+        what = "is 1 for one document of each query"
+    elif not several or all(own == sorted(own, reverse=True) for own in several):
+        return False
+    elif all(own == sorted(set(own)) and own[0] >= 0.0 and all(map(float.is_integer, own)) for own in several):
+        what = "rises in each query"
+    elif any(all(sorted(own) == list(range(low, low + len(own))) for own in lists) for low in (0, 1)):
+        what = "numbers the documents of each query"
+    else:
         return False
     raise RowError(
-        "the third column counts upwards from 0 in each query, which may be a score or a rank"
-        if are_many
-        else "the third column is 1 for one document of each query, which may be a score or a rank",
+        f"the third column {what}, which may be a score or a rank",
         line=line, field="score", expectation="a header (query-id corpus-id score) or six columns",
         remedy="export the run in TREC's format",
     )  # fmt: skip

@@ -69,6 +69,9 @@ def read(content: bytes) -> dict[str, dict[str, float]]:
         TREC.replace(b"mine", b"a;2;7"),
         b"# a run made by us\n#depth = 1000\n" + TREC + b"# the end\n",
         b"# a,b,c,d,e,f\nq1,d2,7.5\n# it's \"x, 1, 2\nq1,d1,3.25\nq9,d1,1\n",
+        b"qid,docid,docno,rank,score,query\nq1,0,d2,0,7.5,who\nq1,1,d1,1,3.25,who\nq9,1,d1,0,1,why\n",
+        b'{"qid": "q1", "docid": 0, "docno": "d2", "score": 7.5}\n{"qid": "q1", "docid": 1, "docno": "d1", "score": 3.25}\n'
+        b'{"qid": "q9", "docid": 1, "docno": "d1", "score": 1}\n',
         b"QUERY_ID,Score,DOC_ID,title\tand text,title\tand text\nq1,7.5,d2,a,b\nq1,3.25,d1,a,b\nq9,1,d1,,\n",
     ],
 )
@@ -88,7 +91,15 @@ def test_three_columns_are_ranks_only_where_every_query_counts_upwards() -> None
     assert read(b"q1 d2 2\nq1 d1 1\nq9 d1 1\n")["q1"] == {"d2": 2.0, "d1": 1.0}
     assert read(b"qid\tpid\trank\nq1\td2\t1\n") == {"q1": {"d2": -1.0}}
     assert read(b"q1 d2 0\nq9 d1 0\n") == {"q1": {"d2": 0.0}, "q9": {"d1": 0.0}}
-    for unclear in (b"q1 d2 1\nq9 d1 1\n", b"q1 d2 0\nq1 d1 1\nq9 d1 0\n"):
+    assert read(b"q1 d1 0.5\nq1 d2 1\nq9 d1 1\nq9 d2 2\n")["q1"] == {"d1": 0.5, "d2": 1.0}
+    assert read(b"q1 d1 2\nq1 d2 1\nq9 d1 1\nq9 d2 3\n")["q9"] == {"d1": 1.0, "d2": 3.0}
+    for unclear in (
+        b"q1 d2 1\nq9 d1 1\n",
+        b"q1 d2 0\nq1 d1 1\nq9 d1 0\n",
+        b"q1 d2 1\nq1 d1 3\nq9 d1 2\n",  # ranks of the rows that a filter has left
+        b"q1 d2 1\nq1 d1 2\nq9 d1 0\nq9 d2 1\n",
+        b"q1 d1 2\nq1 d2 1\nq1 d3 3\nq9 d1 1\n",  # ranks in the order of the documents
+    ):
         with pytest.raises(RowError, match=r"a score or a rank.*query-id corpus-id score"):
             read(unclear)
 
