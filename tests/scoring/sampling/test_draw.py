@@ -82,6 +82,38 @@ def test_pairs_carry_their_votes_without_the_biases_that_scores_leave_out(query:
             assert preference == pytest.approx(expected[b] if a == ids[0] else 1.0 - expected[a], abs=1e-8)
 
 
+def test_answers_without_a_preference_stay_without_one_where_their_judge_has_a_bias(query: Query) -> None:
+    biased, plain = make_judges(query.project, 2)
+    ProjectFit.objects.create(
+        project=query.project, version=1, rater="thurstone", chosen_at=NEVER,
+        judge_terms={str(biased.pk): [1.0, 0.3, 1.0]},
+    )  # fmt: skip
+    judge_pair(make_pair(query, 0, 1), biased, None, kind=AnswerKind.BOTH_IRRELEVANT)
+    judge_pair(make_pair(query, 0, 2), biased, None, kind=AnswerKind.BOTH_IRRELEVANT)
+    judge_pair(make_pair(query, 0, 2), plain, 0.5)
+    for guides in (None, {plain.pk: 0.5}):
+        state = query_states([query.pk], guides=guides)[query.pk].state
+        assert state.preference is not None and state.weight is not None
+        assert np.sort(state.weight).tolist() == [0.0, 0.5 if guides else 1.0]
+        assert np.isnan(state.preference[np.argmin(state.weight)])
+        assert state.preference[np.argmax(state.weight)] == 0.5
+
+
+@pytest.mark.parametrize(("rater", "bias"), [("test-picky", 0.3), ("test-broken", 0.0), ("uninstalled", 0.0)])
+def test_biases_are_left_out_where_the_rater_of_the_scores_leaves_them_out(
+    query: Query, rater: str, bias: float
+) -> None:
+    """A third-party rater that is Thurstone's, one of its own that takes no terms, and one that is gone."""
+    judge = make_judges(query.project)[0]
+    ProjectFit.objects.create(
+        project=query.project, version=1, rater=rater, chosen_at=NEVER, judge_terms={str(judge.pk): [1.0, 0.3, 1.0]}
+    )
+    judge_pair(make_pair(query, 0, 1), judge, 0.5)
+    state = query_states([query.pk])[query.pk].state
+    assert state.preference is not None
+    assert abs(state.preference[0] - 0.5) == pytest.approx(expit(2.41 * bias) - 0.5)
+
+
 def test_pair_that_nobody_answers_any_more_counts_as_drawn_only_while_pending(query: Query) -> None:
     pair = make_pair(query, 1, 3)
     assert query_states([query.pk])[query.pk].state.pairs.tolist() == []
