@@ -14,7 +14,7 @@ With ZELO_DATA, the pair judgments of GPT-4 and GPT-3.5 on 13 prompts and 59 lan
 to the scores that 8,931 votes of people give, on random quarters of the judgments. `fit_ratio`: the cost of the fit.
 
 Keys: `ndcg_gain`, the mean over kinds of answers with
-the panel of different biases, `rounds_gain` with its interval, the gain after ROUNDS_CALLS calls by rounds that read answers without biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its standard error over quarters.
+the panel of different biases, `rounds_gain` with its interval, the mean gain after ROUNDS_CALLS calls by rounds that read answers without biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its standard error over quarters.
 `--quick` simulates fewer questions.
 """
 
@@ -185,7 +185,7 @@ def rounds(questions: int, seed: int) -> dict[str, Any]:
         rows.append([str(calls), f"{before.mean():.3f}", f"{after.mean():.3f}", interval])
     print(f"\n{questions} questions, adaptive rounds; the scores leave biases out in both columns\n")
     print(table(["calls", "NDCG@10, rounds read answers as they are", "without bias", "gain, 95 %"], rows))
-    gain = bootstrap_interval(corrected[-1] - plain[-1], rng=np.random.default_rng(0), resamples=2000)
+    gain = bootstrap_interval((corrected - plain).mean(axis=0), rng=np.random.default_rng(0), resamples=2000)
     return {
         "rounds_gain": round(gain.estimate, 4),
         "rounds_gain_interval": [round(gain.low, 4), round(gain.high, 4)],
@@ -273,7 +273,7 @@ def main(began: float) -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     questions = 30 if arguments.quick else 200
-    found = worlds(questions, arguments.seed) | rounds(20 if arguments.quick else 100, arguments.seed)
+    found = worlds(questions, arguments.seed) | rounds(20 if arguments.quick else 300, arguments.seed)
     found["fit_ratio"] = fit_ratio(questions, arguments.seed)
     folder = Path(os.environ.get("ZELO_DATA", "")) / "llmfao"
     if os.environ.get("ZELO_DATA") and folder.is_dir():
