@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from pytest_django import Settings
 
-from labeling.models import Annotator, AuditEntry, Project, SpotCheck
+from labeling.models import Annotator, AuditEntry, Candidate, Project, SpotCheck
+from labeling.projects import exclude_queries
 from labeling.stored_texts import read_stored
 from scoring.models import Snapshot, SpotCheckPlan
 from scoring.rating import rate_stale
@@ -181,6 +182,18 @@ def test_mined_pairs_of_training_queries_are_asked_and_training_continues(tmp_pa
     assert step(job) == "train" and job.state == "finished"
     assert read_stored(job.message).startswith("16 pairs judged; on dev queries no checkpoint ranks better")
     assert AuditEntry.objects.filter(action__startswith="refinement").count() == 5
+
+
+def test_excluded_queries_are_not_mined(tmp_path: Path) -> None:
+    student = make_student(tmp_path)
+    assert student.training_run is not None
+    of_train = Candidate.objects.filter(pk__in=training_queries(student.training_run.snapshot))
+    excluded = sorted(set(of_train.values_list("query", flat=True)))[2:]
+    exclude_queries(student.project, excluded)
+    job = order_refinement(student, [], RefinementOptions(pairs=1, queries=8, ask="people"))
+    assert step(job) == "ask"
+    asked = set(SpotCheck.objects.values_list("pair__query", flat=True))
+    assert asked and not asked & set(excluded)
 
 
 def test_what_was_deleted_is_made_again_or_named(tmp_path: Path) -> None:

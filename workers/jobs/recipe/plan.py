@@ -169,7 +169,8 @@ def _why_nothing_is_distilled(project: Project, options: RecipeOptions, queries:
 
 def _own_design(project: Project, options: RecipeOptions) -> int:
     """Pairs of the design that the panel judges alone."""
-    rows = Candidate.objects.filter(query__project=project).order_by().values("query").annotate(n=Count("pk"))
+    own = Candidate.objects.filter(query__project=project, query__excluded_at=None)
+    rows = own.order_by().values("query").annotate(n=Count("pk"))
     sizes = rows.filter(n__gte=2).values_list("n", flat=True)
     return sum(int(min(options.pairs_per_candidate * size, size * (size - 1) // 2)) for size in sizes)
 

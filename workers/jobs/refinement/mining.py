@@ -100,7 +100,7 @@ def _training_queries(project: Project, snapshot: Snapshot, most: int, seed: int
     with storage().opened(f"{snapshot.location}/{ROWS_FILE}") as stream:
         read = read_queries(stream, "train", name=snapshot.name)
     first = {int(each.candidate_ids[0]): each for each in read}
-    own = Candidate.objects.filter(query__project=project, pk__in=first).order_by("pk")
+    own = Candidate.objects.filter(query__project=project, query__excluded_at=None, pk__in=first).order_by("pk")
     found = [(query, first[candidate]) for candidate, query in own.values_list("pk", "query_id")]
     found.sort(key=lambda each: (each[1].text, each[1].id))  # the same part in every database
     if not found:
