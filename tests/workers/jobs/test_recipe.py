@@ -10,6 +10,7 @@ import pytest
 from pytest_django import Settings
 
 from labeling.models import AuditEntry, Project
+from labeling.projects import exclude_queries
 from labeling.stored_texts import read_stored
 from scoring.models import Snapshot
 from scoring.rating import rate_stale
@@ -21,6 +22,7 @@ from trainer.models import Reranker, TrainingRun
 from workers.jobs.calibration import calibrate
 from workers.jobs.distillation import distill, waiting_distillation_ids
 from workers.jobs.recipe import job as recipes
+from workers.jobs.recipe import plan as recipe_plan
 from workers.jobs.recipe.job import (
     RecipeRefused,
     cancel_recipe,
@@ -269,6 +271,35 @@ def test_a_last_stage_that_cannot_begin_is_refused_before_the_panel_is_paid(tmp_
     assert not Job.objects.exists() and not Recipe.objects.exists()
     project.queries.update(metadata={"part": "train"})
     planned(project, judges, RecipeOptions(split_by="part", trainer="listwise", base=bert))
+
+
+@pytest.mark.parametrize("held_out", ["dev", "heldout"])
+def test_without_test_queries_the_proof_is_that_of_heldout_or_left_out(tmp_path: Path, held_out: str) -> None:
+    project = make_project(queries=10, documents=4)
+    project.queries.update(metadata={"part": "train"})
+    last = project.queries.latest("pk")
+    project.queries.filter(pk=last.pk).update(metadata={"part": held_out})
+    recipe = order_recipe(project, make_judges(project, 1), RecipeOptions(split_by="part", calibration_pairs=0))
+    assert cooked(recipe) == "design"
+    end_runs(project)
+    assert cooked(recipe) == "student"
+    end_training(tmp_path, student="the best")
+    cooked(recipe)
+    proof = view_of(recipe).stages[-1]
+    if held_out == "heldout":
+        assert proof.job is not None and proof.job.payload["split"] == "heldout"
+    else:
+        assert (proof.state, recipe.job.state) == ("left_out", "finished") and "nothing can be measured" in proof.reason
+
+
+def test_excluded_queries_count_neither_in_the_design_nor_as_shared_documents() -> None:
+    project = make_project(queries=6, documents=4)
+    judges = make_judges(project, 1)
+    before = {stage.name: stage.pairs for stage in planned(project, judges).stages}
+    exclude_queries(project, list(project.queries.order_by("pk").values_list("pk", flat=True)[:3]))
+    assert {stage.name: stage.pairs for stage in planned(project, judges).stages}["design"] * 2 == before["design"]
+    options = RecipeOptions(distill="auto", pairs_per_candidate=100, panel_pairs=1, review_pairs=1)
+    assert recipe_plan._own_design(project, options) == 3 * 6
 
 
 def test_what_cannot_begin_is_refused_and_nothing_is_stored() -> None:

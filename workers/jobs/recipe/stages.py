@@ -69,6 +69,8 @@ DESIGN_JUDGED = stored_text("the student judged the design, the panel the pairs 
 TRAINED = stored_text("training %(training)s: %(name)s")
 HELD_BACK = stored_text("training %(training)s is held back: no student ranks better than its base and the first stage")
 NO_PUBLISHED_STUDENT = stored_text("no student was published, so there is none to refine")
+NOTHING_HELD_OUT = stored_text("no query is in the split test or heldout, so nothing can be measured")
+MEASURED_ON = ("test", "heldout")
 
 
 class RecipeStopped(RuntimeError):
@@ -332,7 +334,7 @@ def _shared_documents(order: Order) -> Literal["remove", "keep"]:
     """The option for documents that training and evaluation share: a fixed collection would leave nothing to learn from."""
     if order.options.shared_documents != "auto":
         return order.options.shared_documents
-    rows = Candidate.objects.filter(query__project=order.project).order_by()
+    rows = Candidate.objects.filter(query__project=order.project, query__excluded_at=None).order_by()
     texts = rows.values("document__text_hash").annotate(queries=Count("query", distinct=True), rows=Count("pk"))
     counts = list(texts.values_list("queries", "rows"))
     shared = sum(number for queries, number in counts if queries > 1)
@@ -388,7 +390,7 @@ class _Refinement:
 
 
 class _Proof:
-    """Everything that ranks is measured on the test split of the last snapshot."""
+    """Everything that ranks is measured on the test split of the last snapshot, or on heldout where no query is in test."""
 
     def prepare(self, order: Order) -> Mapping[str, Any]:
         return {}
@@ -398,10 +400,14 @@ class _Proof:
         snapshot = next((each for each in last if each is not None), None)
         if snapshot is None:
             raise RecipeStopped("the student's snapshot was deleted; start a new recipe")
+        splits = snapshot.manifest.get("splits", {})
+        split = next((each for each in MEASURED_ON if splits.get(each, {}).get("rows")), None)
+        if split is None:  # queries may name their splits
+            raise LeftOut(NOTHING_HELD_OUT)
         if unfinished_evaluation(order.project) is not None:  # that of a training
             raise NotYet
         try:
-            job = order_evaluation(order.project, snapshot, "test", by=order.recipe.created_by)
+            job = order_evaluation(order.project, snapshot, split, by=order.recipe.created_by)
         except EvaluationBusy as error:
             raise NotYet from error
         return {"job": job, "snapshot": snapshot}
