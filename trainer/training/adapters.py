@@ -64,15 +64,18 @@ def with_adapter(inner: Any, options: LoRAOptions, targets: Sequence[str], *, sa
         target_modules=named or list(targets),
         modules_to_save=list(saved) or None,
     )
+    unknown = TargetsUnknown(
+        f"targets are {options.targets!r}; expected names of linear layers of {options.base!r}, such as {_layers_of(inner)}, or "
+        "empty for its default"
+    )
+    if not all(any(f".{name}".endswith(f".{each}") for name, _ in inner.named_modules()) for each in named):
+        raise unknown  # PEFT only refuses targets of which it finds none
     try:
         adapted = get_peft_model(inner, config)
     except ValueError as error:
         if not named:
             raise
-        raise TargetsUnknown(
-            f"targets are {options.targets!r}; expected names of linear layers of {options.base!r}, such as {_layers_of(inner)}, or "
-            "empty for its default"
-        ) from error
+        raise unknown from error
     # PEFT keeps its own layers in float32, but not a head, whose small updates would round to zero in bfloat16.
     for weights in adapted.parameters():
         if weights.requires_grad:

@@ -68,7 +68,7 @@ def test_a_base_that_leaves_its_prompts_out_is_refused(base: Path, tmp_path: Pat
     assert kept.prompts["query"] == "about bread: "
 
 
-@pytest.mark.parametrize("targets", ["nonsense", "LayerNorm"])
+@pytest.mark.parametrize("targets", ["nonsense", "LayerNorm", "query, valeu"])
 def test_targets_that_cannot_be_adapted_are_named_with_those_that_can(base: Path, tmp_path: Path, targets: str) -> None:
     with pytest.raises(TargetsUnknown, match="query, key, value, dense"):
         learn(base, tmp_path / "w", targets=targets)
