@@ -100,7 +100,7 @@ def _write(folder: str, parts: Sequence[Part], name: str) -> dict[str, Any]:
     fixed = all(part.snapshot.manifest.get("options", {}).get("shared_documents") == "keep" for part in parts)
     owner = _owners(rows, of_pairs)
     kept, removed = _kept(rows, owner, questions, None if fixed else documents)
-    if not np.count_nonzero(kept & (rows.split == TRAIN)):
+    if not rows.weight[kept & (rows.split == TRAIN)].any():
         raise SnapshotRefused("no training rows are left: the snapshots hold each other's texts in stricter splits")
     tally = Tally()
     scale = 1.0 / float(rows.weight[kept & (rows.split == TRAIN)].mean())
@@ -144,7 +144,7 @@ def _write_pairs(
     if not said["rows"]:
         return said
     learned = known.weight[kept & (known.split == TRAIN)]
-    scale = 1.0 / float(learned.mean()) if len(learned) else 1.0
+    scale = 1.0 / float(learned.mean()) if learned.any() else 1.0
     checksum, size = _copy(folder, pairs.PAIRS_FILE, parts, kept, scale, pairs.COLUMNS)
     splits = {}
     for number, split in enumerate(SPLITS):

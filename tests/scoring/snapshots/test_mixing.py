@@ -73,6 +73,17 @@ def test_rows_and_pairs_of_all_parts_are_there_with_their_weights(tmp_path: Path
     assert len(data.train) == mixed.manifest["splits"]["train"]["rows"] and len(data.train_pairs or ()) == 12
 
 
+def test_pairs_of_queries_without_weight_are_mixed_as_they_are() -> None:
+    project = judged(queries=8)
+    project.queries.update(domain="judged")
+    for query in scored(project, queries=8, prefix="more-"):
+        project.queries.filter(pk=query.pk).update(domain="other")
+    options = OPTIONS.model_copy(update={"weights": {"judged": 0.0}})
+    parts = [Part(freeze([project], name=name, options=options)) for name in ("Older", "Newer")]
+    paired = rows_of(mix(parts, name="Both"), PAIRS_FILE)
+    assert {row["weight"] for row in paired} == {0.0} and "train" in {row["split"] for row in paired}
+
+
 def test_a_snapshot_with_the_splits_of_a_mixture_has_its_weights() -> None:
     first, second = judged(), judged()
     parts = [freeze([project], name=project.name, options=OPTIONS) for project in (first, second)]
