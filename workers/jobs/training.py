@@ -252,7 +252,11 @@ def publish_anyway(run: TrainingRun, *, by: Any = None) -> Reranker:
 
 
 def waiting_training_ids() -> list[int]:
-    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out. Ends runs whose worker died when it had failed."""
+    for run in TrainingRun.objects.filter(state__in=UNFINISHED):
+        job = Job.objects.filter(stage=STAGE, payload__training_run=run.pk).order_by("-id").first()
+        if job is not None:
+            _end_failed(job)
     return waiting_job_ids(STAGE)
 
 
@@ -263,10 +267,16 @@ def train(job_id: int, *, worker: str = "") -> None:
     """Carry a training out unless another worker does; an error is stored in run and job."""
     collect_unfinished()  # a machine that only trains has no reconciler
     carry_out(job_id, STAGE, _train, worker=worker, given_up=GIVEN_UP, told=(TrainingFailed,))
-    ended = Job.objects.filter(pk=job_id, stage=STAGE, state=Job.State.FAILED).first()
+    ended = Job.objects.filter(pk=job_id, stage=STAGE).first()
     if ended is not None:
-        TrainingRun.objects.filter(pk=ended.payload["training_run"], state__in=UNFINISHED).update(
-            state=TrainingRun.State.FAILED, error=ended.error, finished_at=Now()
+        _end_failed(ended)
+
+
+def _end_failed(job: Job) -> None:
+    """End the run of a failed job."""
+    if job.state == Job.State.FAILED:
+        TrainingRun.objects.filter(pk=job.payload["training_run"], state__in=UNFINISHED).update(
+            state=TrainingRun.State.FAILED, error=job.error, finished_at=Now()
         )
 
 

@@ -271,6 +271,20 @@ def test_the_job_of_a_dead_worker_is_found_and_taken_over(
 
 
 @pytest.mark.usefixtures("stub_trainer")
+def test_the_run_of_a_worker_that_died_when_it_had_failed_ends(project: Project, snapshot: Snapshot) -> None:
+    run = order_stub(project, snapshot)
+    TrainingRun.objects.filter(pk=run.pk).update(state="running")
+    Job.objects.filter(payload__training_run=run.pk).update(state="failed", error="no room is left", lease_until=None)
+    assert waiting_training_ids() == []
+    run.refresh_from_db()
+    assert (run.state, run.error) == ("failed", "no room is left")
+    resume_training(run)
+    assert waiting_training_ids() == [job_of(run).pk]
+    run.refresh_from_db()
+    assert run.state == "planned"
+
+
+@pytest.mark.usefixtures("stub_trainer")
 def test_a_training_that_kills_its_workers_is_given_up(project: Project, snapshot: Snapshot) -> None:
     run = order_stub(project, snapshot)
     silent(run, attempts=training.MOST_ATTEMPTS)
