@@ -122,7 +122,8 @@ def enter_run_file(project: Project, name: str, stream: IO[bytes], *, by: Any = 
     _check_free(project, name, remedy="choose another name")
     content = stream.read()
     run = read_run(io.BytesIO(content))
-    names = {each.removeprefix(f"{project.slug}/") for each in run if not _NEVER_IMPORTED.search(each)}
+    prefix = f"{project.slug}/"
+    names = {name for each in run if not _NEVER_IMPORTED.search(each) for name in (each, each.removeprefix(prefix))}
     known = set(project.queries.filter(external_id__in=names).values_list("external_id", flat=True))
     if not known:
         raise EntryRefused(
@@ -148,7 +149,7 @@ def order_of(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
         BASE: lambda: untrained_order(load_base(reranker.location)),
         JUDGE: lambda: _judge(reranker, queries),
         OUTSIDE: lambda: Outside(outside_endpoint(reranker.location)),
-        RUN_FILE: lambda: _run_file(reranker),
+        RUN_FILE: lambda: _run_file(reranker, queries),
     }
     return makers[reranker.kind]() if reranker.kind in makers else _trained(reranker)
 
@@ -159,24 +160,35 @@ def _judge(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
     return Strengths(judge_strengths(reranker.project, query_ids).get(int(reranker.location), {}))
 
 
-def _run_file(reranker: Reranker) -> Order:
+def _run_file(reranker: Reranker, queries: Sequence[EvaluationQuery]) -> Order:
     try:
         content = storage().read_bytes(reranker.location)
     except FileNotFoundError as error:
         raise ChecksumMismatch(f"the file of {reranker.name!r} is missing in the storage; enter it again") from error
     if hashlib.sha256(content).hexdigest() != reranker.checksum:
         raise ChecksumMismatch(f"the file of {reranker.name!r} was changed or damaged in the storage; enter it again")
-    return RunFile(_by_query_name(read_run(io.BytesIO(content)), reranker.project.slug))
+    return RunFile(_by_query(read_run(io.BytesIO(content)), reranker.project, queries))
 
 
-def _by_query_name(run: Run, slug: str) -> Run:
-    """A run that a project's own queries find under their imported id, and under "project/id" as in shared snapshots.
+def _by_query(run: Run, project: Project, queries: Sequence[EvaluationQuery]) -> Run:
+    """The run's rankings by `EvaluationQuery.id`; it may name a query by the imported id, or by "project/id" as in shared snapshots.
 
-    Runs of shared snapshots have the latter; where a run has both, each counts as it is.
+    Where a run has both, each counts as it is. An id that the project itself has is not that of another project's query.
     """
-    prefix = f"{slug}/"
-    short = {query.removeprefix(prefix): own for query, own in run.items()}
-    return short | {f"{prefix}{query}": own for query, own in short.items()} | run
+    foreign = [query.id for query in queries if query.project not in ("", project.slug)]
+    taken = set(project.queries.filter(external_id__in=foreign).values_list("external_id", flat=True))
+    found: Run = {}
+    for query in queries:
+        prefix = f"{query.project or project.slug}/"
+        names = [query.id, f"{prefix}{query.id}"]
+        if query.project in ("", project.slug):
+            names.append(query.id.removeprefix(prefix))
+        elif query.id in taken:
+            names.remove(query.id)
+        name = next((each for each in names if each in run), None)
+        if name is not None:
+            found[query.id] = run[name]
+    return found
 
 
 def _trained(reranker: Reranker) -> Order:

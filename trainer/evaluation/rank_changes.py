@@ -12,7 +12,8 @@ import numpy as np
 from labeling.models import Project
 from labeling.records import FloatArray
 from scoring.numerics.measures.rankings import ranks_of
-from trainer.evaluation.metrics import EvaluationQuery
+from trainer.evaluation.leaderboard import snapshot_queries
+from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure
 from trainer.models import Evaluation
 
 
@@ -40,20 +41,36 @@ def what_moved(first: Evaluation, second: Evaluation) -> list[Moved]:
 
 
 def student_gains(project: Project) -> dict[str, float]:
-    """NDCG@10 of the latest evaluated student minus that of the untrained base, by the query's imported id.
+    """NDCG@10 of the latest evaluated student minus that of its untrained base, by the imported id of the project's queries.
 
     Against people's grades where there are some. Empty without a student, or if its base was not measured beside it.
     """
-    found = Evaluation.objects.filter(project=project).defer("scores").select_related("reranker")
+    found = Evaluation.objects.filter(project=project).defer("scores").select_related("reranker__training_run")
     newest = found.filter(reranker__kind="trained").order_by("-created_at", "-id")
     for student in (newest.filter(reference="grades").first(), newest.first()):
         if student is None:
             continue
         same = found.filter(snapshot=student.snapshot_id, split=student.split, reference=student.reference)
-        if (base := same.filter(reranker__kind="base").first()) is not None:
-            prefix = f"{project.slug}/"  # ids that two projects of a snapshot share carry their project
-            return {each.query_id.removeprefix(prefix): each.change for each in what_moved(base, student)}
+        bases = same.filter(reranker__kind="base")
+        run = student.reranker.training_run
+        if run is not None and run.options.get("base"):
+            bases = bases.filter(reranker__location=run.options["base"])
+        if (base := bases.first()) is not None:
+            return _of_own_queries(project, student, what_moved(base, student))
     return {}
+
+
+def _of_own_queries(project: Project, evaluation: Evaluation, moved: list[Moved]) -> dict[str, float]:
+    """The changes by imported id; a snapshot of several projects may hold the same id in another one."""
+    snapshot = evaluation.snapshot
+    own = None
+    if snapshot.projects.count() > 1:
+        try:
+            own = {each.id for each in snapshot_queries(snapshot, evaluation.split) if each.project == project.slug}
+        except (NothingToMeasure, FileNotFoundError):
+            return {}
+    prefix = f"{project.slug}/"  # ids that two projects of a snapshot share carry their project
+    return {each.query_id.removeprefix(prefix): each.change for each in moved if own is None or each.query_id in own}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,99 @@
+"""Queries of run files and of a student's gains: those of the project itself, whatever other projects name theirs."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from labeling.models import Project, Query
+from scoring.models import Snapshot
+from scoring.snapshots.freeze import SnapshotOptions, freeze
+from tests.factories.frozen import a_run, make_frozen, make_scored
+from trainer.evaluation import entries
+from trainer.evaluation.entries import enter_run_file
+from trainer.evaluation.leaderboard import evaluation_queries, leaderboard
+from trainer.evaluation.rank_changes import student_gains
+from trainer.evaluation.rankers import Elo, FirstStage
+from trainer.models import Evaluation, Reranker, TrainingRun
+from workers.jobs.evaluation import evaluate, order_evaluation
+from workers.models import Job
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
+
+
+@pytest.fixture(autouse=True)
+def own_storage(settings: Settings, tmp_path: Path) -> None:
+    settings.STORAGE_URL = f"file://{tmp_path / 'stored'}"
+
+
+def evaluated(project: Project, snapshot: Snapshot, split: str = "test", *, rerankers: list[Reranker]) -> Job:
+    job = order_evaluation(project, snapshot, split, rerankers=rerankers)
+    evaluate(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def test_a_run_ranks_no_query_of_another_project_that_has_the_id_of_its_own() -> None:
+    """Both projects have q0, q1 ..., and the other's are alone in their split, where their ids need no project."""
+    project, other = make_scored(), make_scored(domains=("elsewhere",))
+    for query in other.queries.all():
+        Query.objects.filter(pk=query.pk).update(text=f"other {query.text}")
+    Query.objects.filter(project=other, external_id="q3").update(external_id="only-there")
+    options = SnapshotOptions(test_share=0.0, heldout_domains=["elsewhere"], shared_documents="keep")
+    snapshot = freeze([project, other], name="mixed", options=options)
+    assert {query.id for query in evaluation_queries(snapshot, "heldout")} >= {"q0", "q1"}
+    run = b"".join(b"q%d Q0 d%d-%d 1 %d today\n" % (n, n, d, d) for n in range(12) for d in range(8))
+    own = enter_run_file(project, "own ids", io.BytesIO(run))
+    assert "scored no query" in evaluated(project, snapshot, "heldout", rerankers=[own]).error
+    named = b"q0 Q0 d0-1 1 1 today\nonly-there Q0 d3-1 1 1 today\n%s/q1 Q0 d1-1 1 1 today\n" % other.slug.encode()
+    both = enter_run_file(project, "named", io.BytesIO(named))
+    evaluated(project, snapshot, "heldout", rerankers=[both])
+    values = Evaluation.objects.get(reranker=both, reference="grades").metrics["values"]
+    assert values["query_ids"] == ["only-there", "q1"]
+
+
+def test_a_run_finds_ids_that_begin_with_the_name_of_the_project() -> None:
+    project = make_scored()
+    for query in project.queries.all():
+        Query.objects.filter(pk=query.pk).update(external_id=f"{project.slug}/{query.external_id}")
+    snapshot = make_frozen(project)
+    entered = enter_run_file(project, "today", io.BytesIO(a_run(snapshot)))
+    evaluated(project, snapshot, rerankers=[entered])
+    matched = leaderboard(project, snapshot, "test", "grades").rows[0].matched
+    assert matched is not None and matched.queries == matched.of_queries > 0
+
+
+def test_gains_of_a_student_are_those_to_its_own_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored()
+    snapshot = make_frozen(project)
+    run = TrainingRun.objects.create(
+        project=project, snapshot=snapshot, trainer="pointwise", state="finished", options={"base": "own"}
+    )
+    student = Reranker.objects.create(project=project, kind="trained", name="student", training_run=run)
+    bases = [
+        Reranker.objects.create(project=project, kind=entries.BASE, name=name, location=name)
+        for name in ("own", "another")
+    ]
+    orders = {student.name: Elo(), "own": FirstStage(), "another": Elo()}
+    monkeypatch.setattr("workers.jobs.evaluation.order_of", lambda reranker, queries: orders[reranker.name])
+    for each in (student, *bases):
+        evaluated(project, snapshot, rerankers=[each])
+    gains = student_gains(project)
+    assert len(gains) == len(evaluation_queries(snapshot, "test")) and max(gains.values()) > 0.1
+
+
+def test_gains_of_a_student_are_those_on_queries_of_its_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    project, other = make_scored(), make_scored(domains=("elsewhere",))
+    for query in other.queries.all():
+        Query.objects.filter(pk=query.pk).update(text=f"other {query.text}")
+    options = SnapshotOptions(test_share=0.0, heldout_domains=["elsewhere"], shared_documents="keep")
+    snapshot = freeze([project, other], name="mixed", options=options)
+    student = Reranker.objects.create(project=project, kind="trained", name="student")
+    base = Reranker.objects.create(project=project, kind=entries.BASE, name="base", location="minilm")
+    orders = {student.name: Elo(), base.name: FirstStage()}
+    monkeypatch.setattr("workers.jobs.evaluation.order_of", lambda reranker, queries: orders[reranker.name])
+    evaluated(project, snapshot, "heldout", rerankers=[student, base])
+    assert student_gains(project) == {}
