@@ -151,10 +151,10 @@ def measure(
     top = highest_gain(queries, reference) if highest is None else highest
     rows = []
     for query, own in zip(queries, _checked(queries, scores), strict=True):
-        ranks = ranks_of(own, query.document_ids) if run is None else _given_ranks(own)
+        ranks = ranks_of(own, query.document_ids) if run is None else given_ranks(own)
         others = np.zeros(len(query.other_grades), dtype=np.int64)
         if run is not None and query.id in run.others:
-            others = _given_ranks(run.others[query.id])
+            others = given_ranks(run.others[query.id])
         rows.append(_values(measures, query, ranks, others, reference, top))
     columns = np.array(rows, dtype=np.float64).reshape(len(rows), len(measures))
     return Measured(
@@ -164,7 +164,8 @@ def measure(
     )
 
 
-def _given_ranks(scores: FloatArray) -> IntArray:
+def given_ranks(scores: FloatArray) -> IntArray:
+    """Ranks from 1 of negated ranks float64[n], 0 where NaN."""
     return np.nan_to_num(-scores, nan=0.0).astype(np.int64)
 
 

@@ -5,6 +5,7 @@ Evaluations keep every document's score, so nothing here calls a model. `trainer
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from labeling.models import Project
 from labeling.records import FloatArray
 from scoring.numerics.measures.rankings import ranks_of
 from trainer.evaluation.leaderboard import snapshot_queries
-from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure
+from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure, given_ranks
 from trainer.models import Evaluation
 
 
@@ -85,9 +86,17 @@ class MovedDocument:
     after: int | None
 
 
-def moved_documents(query: EvaluationQuery, before: FloatArray, after: FloatArray) -> list[MovedDocument]:
-    """The documents of one query in the later order, with the rank that each had before."""
-    earlier, later = (ranks_of(scores, query.document_ids).tolist() for scores in (before, after))
+def moved_documents(
+    query: EvaluationQuery, before: FloatArray, after: FloatArray, *, are_ranks: tuple[bool, bool] = (False, False)
+) -> list[MovedDocument]:
+    """The documents of one query in the later order, with the rank that each had before.
+
+    `are_ranks`: whether the scores of each are the negated ranks of a run file, among all documents that it names.
+    """
+    earlier, later = (
+        (given_ranks(scores) if are_given else ranks_of(scores, query.document_ids)).tolist()
+        for scores, are_given in zip((before, after), are_ranks, strict=True)
+    )
     rows = [
         MovedDocument(
             document_id=query.document_ids[i],
@@ -99,9 +108,7 @@ def moved_documents(query: EvaluationQuery, before: FloatArray, after: FloatArra
         )
         for i in range(len(query.documents))
     ]
-    return sorted(
-        rows, key=lambda row: (row.after is None, row.after or 0, row.before or len(rows) + 1, row.document_id)
-    )
+    return sorted(rows, key=lambda row: (row.after is None, row.after or 0, row.before or math.inf, row.document_id))
 
 
 def _known(value: float) -> float | None:

@@ -11,7 +11,8 @@ from django.template.loader import render_to_string
 from zelo_site.report.document import Block, Facts, Report, Table, Text
 
 # What Markdown or a table cell would read as markup: characters, an entity, the beginning of a heading, list or rule.
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~]|&(?=#?\w+;)|^[#+=-](?=[\s=-]|$)|(?<=^\d)[.)](?=\s|$)|(?<=^\d\d)[.)](?=\s|$))")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~]|&(?=#?\w+;)|^[#+=-](?=[\s=-]|$))")
+_NUMBERED = re.compile(r"^([0-9]{1,9})([.)])(?=\s|$)")
 
 
 def as_html(report: Report) -> str:
@@ -71,7 +72,7 @@ def _row(cells: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    return _NUMBERED.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", " ".join(text.split())))
 
 
 def _plain(block: Block) -> dict[str, Any]:

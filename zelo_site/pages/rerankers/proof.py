@@ -418,7 +418,8 @@ def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: 
     except (NothingToMeasure, FileNotFoundError):
         raise Http404 from None
     before, after = (unpacked(bytes(each.scores))[rows] for each in (first, second))
-    moved = moved_documents(query, before, after)
+    are_ranks = (bool(first.metrics.get("are_ranks")), bool(second.metrics.get("are_ranks")))
+    moved = moved_documents(query, before, after, are_ranks=are_ranks)
     return {
         "documents": [{"row": row, "title": document_title(row.text, None)} for row in moved],
         "query_text": query.text,
