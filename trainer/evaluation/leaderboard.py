@@ -244,6 +244,8 @@ def record_evaluation(
         beyond = [] if run is None else [run.others[query.id] for query in queries if query.id in run.others]
         blob = packed([*scores, *beyond])
         found.append(_store(reranker, snapshot, split, reference, measured=measured, scores=blob, facts=facts))
+    earlier = Evaluation.objects.filter(reranker=reranker, snapshot=snapshot, split=split)
+    earlier.exclude(reference__in=[each.reference for each in found]).delete()
     if not found:
         raise NothingToMeasure(
             f"{reranker.name!r} scored no query of split {split!r} of snapshot {snapshot.name!r} that has human grades or "

@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pytest_django import Settings
 
-from labeling.models import Project, Query
+from labeling.models import Candidate, Project, Query
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.frozen import a_run, make_frozen, make_scored
 from trainer.evaluation import entries
 from trainer.evaluation.entries import enter_run_file
-from trainer.evaluation.leaderboard import evaluation_queries, leaderboard
+from trainer.evaluation.leaderboard import evaluation_queries, leaderboard, record_evaluation
+from trainer.evaluation.metrics import NothingToMeasure
 from trainer.evaluation.rank_changes import student_gains
 from trainer.evaluation.rankers import Elo, FirstStage
 from trainer.models import Evaluation, Reranker, TrainingRun
@@ -97,3 +99,20 @@ def test_gains_of_a_student_are_those_on_queries_of_its_project(monkeypatch: pyt
     monkeypatch.setattr("workers.jobs.evaluation.order_of", lambda reranker, queries: orders[reranker.name])
     evaluated(project, snapshot, "heldout", rerankers=[student, base])
     assert student_gains(project) == {}
+
+
+def test_no_figures_of_earlier_scores_stay_beside_new_ones() -> None:
+    """Such as those of a judge whose answers about graded queries were withdrawn."""
+    project = make_scored()
+    Candidate.objects.filter(query__external_id__in=["q8", "q9"]).update(grade=None)
+    snapshot = make_frozen(project)
+    queries = evaluation_queries(snapshot, "test")
+    reranker = Reranker.objects.create(project=project, kind="judge", name="judge")
+    record_evaluation(reranker, snapshot, "test", queries=queries, scores=[query.elo for query in queries])
+    assert {each.reference for each in reranker.evaluations.all()} == {"grades", "elo"}
+    fewer = [np.full_like(query.elo, np.nan) if query.says("grades") else query.elo for query in queries]
+    record_evaluation(reranker, snapshot, "test", queries=queries, scores=fewer)
+    assert [each.reference for each in reranker.evaluations.all()] == ["elo"]
+    with pytest.raises(NothingToMeasure):
+        record_evaluation(reranker, snapshot, "test", queries=queries, scores=[own * np.nan for own in fewer])
+    assert not reranker.evaluations.exists()
