@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +41,14 @@ def make_options(base: Path | str, **options: Any) -> PointwiseOptions:
     return PointwiseOptions.model_validate(small | options)
 
 
-def write_rows(path: Path, data: TrainingData) -> None:
+def rows_file(queries: int = 2, *, dev: int = 5) -> bytes:
+    """A snapshot's file with so many training and dev queries."""
+    written = io.BytesIO()
+    write_rows(written, make_data(queries, dev=dev))
+    return written.getvalue()
+
+
+def write_rows(path: Path | IO[bytes], data: TrainingData) -> None:
     """The data as a snapshot's file, with the columns that training and the gate read."""
     parts = [("train", data.train), ("dev", data.dev)]
     rows = len(data.train) + len(data.dev)

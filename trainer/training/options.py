@@ -18,7 +18,8 @@ def _check_base(name: str) -> str:
     return name if name == MINILM else check_model(name or BUNDLED) and name
 
 
-START = "start"
+# The folder of the adapter from which a training continues, and the weights of its student's signals there.
+START, START_SIGNALS = "start", "signals.json"
 
 
 BaseName = Annotated[str, pydantic.AfterValidator(_check_base), pydantic.Field(min_length=1, max_length=500)]

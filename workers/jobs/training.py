@@ -37,7 +37,7 @@ from trainer.publishing.manifests import ADAPTER, is_embedding, is_pairwise
 from trainer.recommendation import Recommendation, is_bi_encoder, recommended_trainer
 from trainer.serving.registry import PAIRWISE_JUDGE, TRAINED, artefact_folder, artefact_of
 from trainer.training.launcher import TrainingProcess
-from trainer.training.options import START
+from trainer.training.options import START, START_SIGNALS
 from trainer.training.process import ORDER, PAIRS, PUBLISHED, RESULT, ROWS
 from workers.broker.hints import leave_hint
 from workers.jobs.evaluation import EvaluationRefused, order_evaluation
@@ -413,6 +413,8 @@ def _fetch_start(run: TrainingRun, target: Path) -> None:
     draft = target.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     shutil.copytree(artefact_folder(artefact_of(student)) / ADAPTER, draft)
+    signals = {each: student.manifest.get(each, 0.0) for each in ("token_weight", "list_weight")}
+    (draft / START_SIGNALS).write_text(json.dumps(signals))
     draft.rename(target)
 
 

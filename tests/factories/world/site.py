@@ -18,6 +18,7 @@ from labeling.models import AccessLink, Annotator, DatasetImport, Membership, Pr
 from scoring.models import Snapshot
 from scoring.spot_checks.plans import plan_spot_checks
 from scoring.storage.files import storage
+from tests.factories.lessons import rows_file
 from tests.factories.pages import (
     candidates_of,
     judge,
@@ -117,7 +118,7 @@ def _trained(project: Project, prefix: str) -> dict[str, Any]:
         name=f"{prefix}frozen", location=f"snapshots/{prefix}rights", checksum="0" * 64, rows=1
     )
     snapshot.projects.add(project)
-    storage().write_bytes(f"snapshots/{prefix}rights/rows.parquet", b"rows")
+    storage().write_bytes(f"snapshots/{prefix}rights/rows.parquet", rows_file())
     fish, carp = (
         Reranker.objects.create(
             project=project, name=name, kind=TRAINED, location="rerankers/none", checksum=digit * 64

@@ -36,6 +36,7 @@ from trainer.training.embedding.token_weight import Signals, Weights, measured_w
 from trainer.training.fine_tuning import CHECKPOINTS, threads_to_use
 from trainer.training.losses.elo import NoPreferences, OneElo, elo_scale_of, with_preferences
 from trainer.training.memory import with_less_memory
+from trainer.training.options import START, START_SIGNALS
 
 FOLDS, CANDIDATES = "folds", "candidates"
 FEWEST_QUERIES_A_FOLD = 2
@@ -133,7 +134,7 @@ class _Training:
             embedding_sizes=self.model.sizes,
             token_weight=weights.tokens,
             list_weight=weights.context,
-            base_won=choice.base_won and not weights.tokens and not weights.context,
+            base_won=choice.base_won and not self._has_new_weights(weights),
         )
 
     # --- courses -------------------------------------------------------------------------
@@ -244,6 +245,14 @@ class _Training:
                 self.model, examples, [queries[at] for at in places], elo_scale=self.elo_scale, most=self.most,
                 tokens=options.token_similarity, context=options.list_similarity, signals=signals,
             )  # fmt: skip
+
+    def _has_new_weights(self, weights: Weights) -> bool:
+        """Whether weights were chosen that the student from which the training continues, or the untrained base, does not have."""
+        if not (self.options.token_similarity or self.options.list_similarity):
+            return False
+        kept = self.workspace / START / START_SIGNALS
+        known = json.loads(kept.read_text()) if self.options.start and kept.exists() else {}
+        return (weights.tokens, weights.context) != (known.get("token_weight", 0.0), known.get("list_weight", 0.0))
 
     def _signals_of_folds(self, choice: Choice, places: Sequence[int]) -> list[Signals]:
         """The signals of these training queries, each from the course of the fold that held it out."""

@@ -13,6 +13,8 @@ from django.test import Client
 from django.urls import reverse
 
 from scoring.models import Snapshot
+from scoring.storage.files import storage
+from tests.factories.lessons import rows_file
 from tests.factories.rows import make_judges, make_project, make_user
 from trainer.models import Reranker, TrainingRun
 from workers.jobs.refinement.job import STAGE
@@ -22,13 +24,14 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("stub_plugins")]
 
 
 def make_student() -> Reranker:
-    """A student whose snapshot has eight training queries and five dev queries; it has no files."""
+    """A student whose snapshot has eight training queries and five dev queries; it has no artefact."""
     project = make_project(owner=make_user("owner"), queries=4, documents=5)
     splits = {"train": {"rows": 40, "queries": 8}, "dev": {"rows": 25, "queries": 5}}
     snapshot = Snapshot.objects.create(
         name="frozen", location="snapshots/none", checksum="0" * 64, rows=65, manifest={"splits": splits}
     )
     snapshot.projects.add(project)
+    storage().write_bytes("snapshots/none/rows.parquet", rows_file(8))
     run = TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="embedding", state="finished")
     return Reranker.objects.create(
         project=project, training_run=run, name="student", kind="trained", location="rerankers/none", checksum="1" * 64
