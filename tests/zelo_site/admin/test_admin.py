@@ -17,6 +17,7 @@ from django.utils import timezone
 from labeling.models import AuditEntry, Membership, Project
 from scoring.models import Snapshot
 from scoring.storage.files import storage
+from tests.factories.lessons import rows_file
 from tests.factories.world.changes import (
     a_failed_question,
     a_key,
@@ -143,7 +144,7 @@ def test_storage_counts_the_files_below_a_snapshot(world: World) -> None:
     storage().write_bytes(f"{snapshot.location}-other/rows.parquet", b"x" * 7)
     cache.clear()
     found = next(each for each in stored_projects() if each.slug == project.slug)
-    assert found.snapshot_bytes == 1000 + len(b"rows")
+    assert found.snapshot_bytes == 1000 + len(rows_file())
     assert found.documents == project.documents.count() and found.text_bytes > 0
     assert found.answers == 1
 
