@@ -6,15 +6,15 @@ no bias, the same bias in all judges, different ones, large ones, and an import 
 whose judges have no bias. NDCG@10 with paired 95 % intervals over questions. `fit_queries` on the same answers is the peer: with biases of
 zero both fits must agree.
 
-Rounds of the sampler `adaptive` read the answers so far. With probabilities of the panel `different`, shared out among its judges, they are
-drawn from the answers as they are and from those without the biases that were measured on other questions; the scores leave these out
-in both cases.
+The sampler `adaptive` also chooses rounds of pairs, about probabilities of the panel `different`: once it reads the answers as they are, once
+without the biases that were measured on other questions. The scores leave these out in both cases.
 
 With ZELO_DATA, the pair judgments of GPT-4 and GPT-3.5 on 13 prompts and 59 language models (llmfao), which name the sides: Kendall's tau
-to the scores that 8,931 votes of people give, on random quarters of the judgments. `fit_ratio`: the cost of the fit.
+to the scores that 8,931 votes of people give, on random quarters of the judgments.
 
-Keys: `ndcg_gain`, the mean over kinds of answers with
-the panel of different biases, `rounds_gain` with its interval, the mean gain after ROUNDS_CALLS calls by rounds that read answers without biases, `ndcg_loss`, the largest loss where there is no bias, and `tau_gain_llmfao` with its standard error over quarters.
+Keys: `ndcg_gain`, the mean over kinds of answers with the panel of different biases; `ndcg_loss`, the largest loss where there is no bias;
+`rounds_gain` with its interval, the gain of rounds that read answers without biases, mean over ROUNDS_CALLS; `fit_ratio`, the processor time of the
+fit without biases over that of the plain fit; `tau_gain_llmfao` with its standard error over quarters.
 `--quick` simulates fewer questions.
 """
 

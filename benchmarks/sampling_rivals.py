@@ -3,7 +3,8 @@
 Not a benchmark itself. Every rival of `rivals.py` asks up to the last of RIVAL_CALLS calls on the same queries. Its ranking is
 its own order or the product's fit of its answers, whichever is the better in the mean over a setting: so a rival
 never loses by its way to rate. A world is a setting without its kind of votes; its figures are means over those.
-`KNOWING` is not a rival: it chooses its pairs with the true strengths at hand, so that its lead shows what better knowledge could bring the choice.
+`KNOWING` is not a rival: it applies the rule of `adaptive` to the true strengths, so that its lead shows what better strengths would bring
+that rule.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ def standings(rows: Sequence[Rows]) -> list[Standing]:
     """Rank 1 is first; `lead` over the best rival, paired over replications, below 0 where it loses.
 
     `rank_by_an_error` counts only rivals that are ahead by more than one standard error; `room`: how much better the design is that
-    knows the strengths, `knowing_rank`: the place that it has instead of the product's. A call of `setwise` reads twice the documents of a pair, so that it enters with as many tokens, not calls.
+    knows the strengths, `knowing_rank`: its place instead of the product's. A call of `setwise` reads twice the documents of a pair, so
+    that it enters with as many tokens, not calls.
     """
     found = []
     for world, designs in by_world(rows).items():

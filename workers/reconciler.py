@@ -77,6 +77,7 @@ def reconcile_once() -> None:
         leave_hint("fill", job_id)
     for job_id in evaluation.waiting_evaluation_ids():
         leave_hint("evaluate", job_id)
+    training.end_failed_runs()
     for job_id in training.waiting_training_ids():
         leave_hint("train", job_id)
     for job_id in distillation.waiting_distillation_ids():

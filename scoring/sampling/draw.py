@@ -1,7 +1,7 @@
 """Stage 3: draws the next pairs of queries from their current state. Writes nothing.
 
-Reads the state that samplers (plugins, see `scoring.sampling.samplers`) get: as the scores, without position biases that are
-sure. `workers.runs.advancing` creates rows and tasks for the drawn pairs.
+Reads the state that samplers (plugins, see `scoring.sampling.samplers`) get. Its answers leave out the same position biases as the
+scores. `workers.runs.advancing` creates rows and tasks for the drawn pairs.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Rates:
     pair_bytes: float = 167.0
     judgment_bytes: float = 250.0
     call_bytes: float = 421.0
-    adaptive_share: float = 0.229
+    adaptive_share: float = 0.21
     student_share: float = 0.111
 
     def replaced(self, changes: dict[str, float]) -> Rates:

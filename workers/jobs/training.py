@@ -252,12 +252,16 @@ def publish_anyway(run: TrainingRun, *, by: Any = None) -> Reranker:
 
 
 def waiting_training_ids() -> list[int]:
-    """Jobs that wait for a worker: new ones, and those whose lease has run out. Ends runs whose worker died when it had failed."""
+    """Jobs that wait for a worker: new ones, and those whose lease has run out."""
+    return waiting_job_ids(STAGE)
+
+
+def end_failed_runs() -> None:
+    """End the runs of failed jobs whose worker died before it could."""
     for run in TrainingRun.objects.filter(state__in=UNFINISHED):
         job = Job.objects.filter(stage=STAGE, payload__training_run=run.pk).order_by("-id").first()
         if job is not None:
             _end_failed(job)
-    return waiting_job_ids(STAGE)
 
 
 # --- work --------------------------------------------------------------------------------
@@ -358,7 +362,7 @@ def workspace_of(run: TrainingRun) -> Path:
 def prepare_workspace(run: TrainingRun) -> Path:
     """Create the run's folder with its order and the snapshot's rows (and pairs), whose checksums are verified.
 
-    What another training left under this number, as where a database was made anew, is deleted.
+    Deletes the files of another training with the same number, for example of a deleted database.
     """
     workspace = workspace_of(run)
     plugin = cast("type[Trainer]", get_plugin("trainer", run.trainer))

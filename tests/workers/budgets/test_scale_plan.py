@@ -49,8 +49,8 @@ def test_the_command_prints_a_column_for_each_way() -> None:
     out = StringIO()
     call_command("plan_scale", "--input-price", "0.1", "--set", "gpu_calls_s=100", stdout=out)
     rows = {line[:34].strip(): line[34:].split() for line in out.getvalue().splitlines()[2:-1]}
-    assert rows["calls, millions"] == ["134.40", "44.80", "30.78", "14.92"]
-    assert rows["GPU hours"] == ["373", "124", "85", "41"] and rows["dollars"][0] == "9,408"
+    assert rows["calls, millions"] == ["134.40", "44.80", "28.22", "14.92"]
+    assert rows["GPU hours"] == ["373", "124", "78", "41"] and rows["dollars"][0] == "9,408"
     assert "gpu_calls_s 100" in out.getvalue().splitlines()[-1]
 
 

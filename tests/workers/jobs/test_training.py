@@ -275,9 +275,10 @@ def test_the_run_of_a_worker_that_died_when_it_had_failed_ends(project: Project,
     run = order_stub(project, snapshot)
     TrainingRun.objects.filter(pk=run.pk).update(state="running")
     Job.objects.filter(payload__training_run=run.pk).update(state="failed", error="no room is left", lease_until=None)
-    assert waiting_training_ids() == []
+    reconciler.reconcile_once()
     run.refresh_from_db()
     assert (run.state, run.error) == ("failed", "no room is left")
+    assert waiting_training_ids() == []
     resume_training(run)
     assert waiting_training_ids() == [job_of(run).pk]
     run.refresh_from_db()
