@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 
-from labeling.models import AuditEntry, Project
+from labeling.models import AuditEntry, Candidate, Project, Query
 from labeling.projects import exclude_queries
 from labeling.stored_texts import read_stored
 from scoring.models import Snapshot
@@ -23,6 +24,7 @@ from workers.jobs.calibration import calibrate
 from workers.jobs.distillation import distill, waiting_distillation_ids
 from workers.jobs.recipe import job as recipes
 from workers.jobs.recipe import plan as recipe_plan
+from workers.jobs.recipe import stages as recipe_stages
 from workers.jobs.recipe.job import (
     RecipeRefused,
     cancel_recipe,
@@ -292,7 +294,18 @@ def test_without_test_queries_the_proof_is_that_of_heldout_or_left_out(tmp_path:
         assert (proof.state, recipe.job.state) == ("left_out", "finished") and "nothing can be measured" in proof.reason
 
 
-def test_excluded_queries_count_neither_in_the_design_nor_as_shared_documents() -> None:
+def test_excluded_queries_share_no_documents_with_the_others() -> None:
+    project = make_project(queries=1, documents=4)
+    other = Query.objects.create(project=project, external_id="other", text="other")
+    for document in project.documents.all():
+        Candidate.objects.create(query=other, document=document)
+    order: Any = SimpleNamespace(project=project, options=RecipeOptions(shared_documents="auto"))
+    assert recipe_stages._shared_documents(order) == "keep"
+    exclude_queries(project, [other.pk])
+    assert recipe_stages._shared_documents(order) == "remove"
+
+
+def test_excluded_queries_do_not_count_in_the_design() -> None:
     project = make_project(queries=6, documents=4)
     judges = make_judges(project, 1)
     before = {stage.name: stage.pairs for stage in planned(project, judges).stages}

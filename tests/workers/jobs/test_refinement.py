@@ -6,6 +6,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from labeling.stored_texts import read_stored
 from scoring.models import Snapshot, SpotCheckPlan
 from scoring.rating import rate_stale
 from scoring.snapshots.freeze import SnapshotOptions, freeze
+from scoring.snapshots.mixing import Part, mix
 from scoring.spot_checks.plans import open_pairs, withdraw_plan
 from scoring.storage.files import storage
 from tests.factories.rows import judge_pair, make_judges, make_project
+from tests.factories.scored import scored
 from tests.factories.students.embedders import save_embedding_adapter
 from tests.factories.weights.tiny_embedders import save_tiny_embedder
 from tests.factories.working import judge_all, work_until_over
@@ -221,6 +224,23 @@ def test_what_was_deleted_is_made_again_or_named(tmp_path: Path) -> None:
     Job.objects.filter(pk=job.pk).update(payload={**job.payload, "stage": "prove"})
     step(job)
     assert "the refined student, its training or its snapshot was deleted; order a new refinement" in job.error
+
+
+def test_a_refined_mixture_keeps_the_domains_of_all_its_parts() -> None:
+    projects = [make_project() for _ in range(2)]
+    parts = []
+    for project, domain in zip(projects, ("fish", "bread"), strict=True):
+        scored(project, queries=4, prefix=f"{domain}-")
+        project.queries.update(domain=domain)
+        options = SnapshotOptions(domains=[domain], test_share=0.0, dev_share=0.0)
+        parts.append(Part(freeze([project], name=domain, options=options)))
+    mixed = mix(parts, name="mixture")
+    run = TrainingRun.objects.create(project=projects[0], snapshot=mixed, trainer="embedding", state="finished")
+    student = Reranker.objects.create(project=projects[0], training_run=run, name="student", kind="trained")
+    found: Any = SimpleNamespace(job=Job.objects.create(project=projects[0], stage="refine"), student=student)
+    refitted = refinements._frozen(projects[0], found)
+    assert {each["domain"] for each in refitted.manifest["domains"]} == {"fish", "bread"}
+    assert refitted.rows == mixed.rows
 
 
 def test_people_can_be_asked_and_a_worker_that_dies_asks_nothing_twice(
