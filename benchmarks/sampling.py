@@ -46,7 +46,6 @@ from benchmarks.sampling_rivals import (
     OURS,
     RIVAL_CALLS,
     Rows,
-    knowing_curve,
     report_rivals,
     rival_keys,
     run_rivals,
@@ -211,8 +210,8 @@ def run_setting(
         design = next(design for design in designs() if design.name == OURS)
         ours = replay(design, met, precision=precisions[1], seed=seed, checkpoints=RIVAL_CALLS)
         rating = partial(rate, judges=1, precision=precisions[1])
-        rows = run_rivals(setting, met, ours, rate=rating, quality=quality, seed=seed)
-        curves[KNOWING] = knowing_curve(met, CHECKPOINTS, rate=rating, quality=quality, seed=seed)
+        rows = run_rivals(setting, met, ours, checkpoints=CHECKPOINTS, rate=rating, quality=quality, seed=seed)
+        curves[KNOWING] = rows.knowing
     return Outcome(setting, paper, curves, precisions[1], rows)
 
 

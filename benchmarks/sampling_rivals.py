@@ -31,32 +31,42 @@ Quality = Callable[[list[World], FloatArray], FloatArray]
 
 @dataclass(slots=True)
 class Rows:
-    """One setting: float64[R, len(RIVAL_CALLS), 3] by design, and mean tokens at each number of calls."""
+    """One setting: float64[R, len(RIVAL_CALLS), 3] by design, and mean tokens at each number of calls.
+
+    `knowing` float64[R, checkpoints, 3]: the design that knows the strengths, at the checkpoints of the designs.
+    """
 
     setting: Setting
     quality: dict[str, FloatArray]
     tokens: dict[str, FloatArray]
-
-
-def knowing_curve(worlds: list[World], calls: IntArray, *, rate: Rate, quality: Quality, seed: int) -> FloatArray:
-    """The quality of the design that knows the strengths at these numbers of calls, float64[R, calls, 3]."""
-    return _play_all(knowing, worlds, calls.tolist(), rate, quality, seed)[0]
+    knowing: FloatArray
 
 
 def run_rivals(
-    setting: Setting, worlds: list[World], ours: FloatArray, *, rate: Rate, quality: Quality, seed: int
+    setting: Setting,
+    worlds: list[World],
+    ours: FloatArray,
+    *,
+    checkpoints: IntArray,
+    rate: Rate,
+    quality: Quality,
+    seed: int,
 ) -> Rows:
     """Let all rivals ask; `ours` is the quality of the product's design on the same queries."""
     found = {OURS: ours}
     tokens = {OURS: 2.0 * DOCUMENT_TOKENS * RIVAL_CALLS}
-    for name, rival in [*RIVALS.items(), (KNOWING, knowing)]:
+    for name, rival in RIVALS.items():
         calls = RIVAL_CALLS
         found[name], tokens[name] = _play_all(rival, worlds, calls.tolist(), rate, quality, seed)
         if name == SETWISE:  # once more with as many tokens as pairs have
             found[f"{name}, tokens of pairs"], tokens[f"{name}, tokens of pairs"] = _play_all(
                 rival, worlds, (calls // 2).tolist(), rate, quality, seed
             )
-    return Rows(setting, found, tokens)
+    calls = np.union1d(checkpoints, RIVAL_CALLS)
+    curve, spent = _play_all(knowing, worlds, calls.tolist(), rate, quality, seed)
+    places = np.searchsorted(calls, RIVAL_CALLS)
+    found[KNOWING], tokens[KNOWING] = curve[:, places], spent[places]
+    return Rows(setting, found, tokens, curve[:, np.searchsorted(calls, checkpoints)])
 
 
 def knowing(table: Table) -> None:
