@@ -374,7 +374,7 @@ def export_all() -> dict[str, Any]:
 def load() -> dict[str, Any]:
     """Read the snapshot as a trainer does."""
     from scoring.models import Snapshot
-    from scoring.snapshots.freeze import ROWS_FILE
+    from scoring.snapshots.stored_rows import ROWS_FILE
     from trainer.examples import load_training_data
 
     latest = Snapshot.objects.order_by("-id")[0]

@@ -27,8 +27,9 @@ from labeling.projects import create_project
 from labeling.retrieval.candidates import rank_candidates
 from scoring.models import Snapshot
 from scoring.rating import rate_stale
-from scoring.snapshots.freeze import ROWS_FILE, SnapshotOptions, freeze
+from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.snapshots.splits import fingerprint
+from scoring.snapshots.stored_rows import ROWS_FILE
 from scoring.storage.files import storage
 from trainer.evaluation.leaderboard import Leaderboard, evaluation_queries, leaderboard
 from trainer.evaluation.metrics import METRICS

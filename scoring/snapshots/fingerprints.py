@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 
 from labeling.models import Document
 from labeling.records import FloatArray, IntArray
+from scoring.models import Snapshot
 from scoring.snapshots.splits import SPLITS, TRAIN, Prints, fingerprint
-from scoring.storage.files import storage
+from scoring.snapshots.stored_rows import opened_rows
 
 
 def document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
@@ -22,18 +23,18 @@ def document_prints(project_ids: list[int], document_ids: IntArray) -> Prints:
     return np.array(prints, dtype=np.uint64)[place]
 
 
-def earlier_splits(rows_file: str, prints: Prints) -> IntArray:
+def earlier_splits(snapshot: Snapshot, prints: Prints) -> IntArray:
     """Return the split of each query in the rows of an earlier snapshot, by its text; TRAIN for one that it did not have."""
-    with storage().opened(rows_file) as stream:
+    with opened_rows(snapshot) as stream:
         rows = pq.read_table(stream, columns=["query", "split"])
     pairs = set(zip(rows.column("query").to_pylist(), rows.column("split").to_pylist(), strict=True))
     known = {fingerprint(text): SPLITS.index(split) for text, split in pairs}
     return np.array([known.get(each, TRAIN) for each in prints.tolist()], dtype=np.int64)
 
 
-def earlier_weights(rows_file: str, query_ids: IntArray) -> FloatArray:
+def earlier_weights(snapshot: Snapshot, query_ids: IntArray) -> FloatArray:
     """Return the weight of each query in the rows of an earlier snapshot; NaN for one that it did not have."""
-    with storage().opened(rows_file) as stream:
+    with opened_rows(snapshot) as stream:
         rows = pq.read_table(stream, columns=["query_id", "weight"])
     known = dict(zip(rows.column("query_id").to_pylist(), rows.column("weight").to_pylist(), strict=True))
     return np.array([known.get(each, np.nan) for each in query_ids.tolist()], dtype=np.float64)

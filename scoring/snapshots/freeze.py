@@ -45,6 +45,7 @@ from scoring.snapshots.splits import (
     rows_to_keep,
     split_queries,
 )
+from scoring.snapshots.stored_rows import ROWS_FILE
 from scoring.snapshots.tally import NoSpread, SnapshotRefused, Tally
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
@@ -55,7 +56,7 @@ FORMAT = 1
 ROWS_AT_ONCE = 20_000
 # The most rows that a web request freezes, which takes some seconds.
 MOST_ROWS_OF_A_REQUEST = 100_000
-FOLDER, ROWS_FILE, MANIFEST_FILE = "snapshots", "rows.parquet", "manifest.json"
+FOLDER, MANIFEST_FILE = "snapshots", "manifest.json"
 
 COLUMNS = pa.schema(
     [
@@ -311,10 +312,9 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
         raise NothingToFreeze("no document has a score; start a run first")
     queries = _read_queries(project_ids, options.split_by)
     if splits_of is not None:
-        earlier = f"{splits_of.location}/{ROWS_FILE}"
-        queries = replace(queries, named=earlier_splits(earlier, queries.prints))
+        queries = replace(queries, named=earlier_splits(splits_of, queries.prints))
         if "mixed_from" in splits_of.manifest:  # the options do not say what a part weighs
-            queries = replace(queries, weights=earlier_weights(earlier, queries.ids))
+            queries = replace(queries, weights=earlier_weights(splits_of, queries.ids))
     _check_named(options, queries)
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))

@@ -26,6 +26,7 @@ from scoring.models import Snapshot
 from scoring.snapshots import freeze, pairs
 from scoring.snapshots.lineage import software
 from scoring.snapshots.splits import SPLITS, TRAIN, Prints, fingerprint, strictest_splits
+from scoring.snapshots.stored_rows import ROWS_FILE, opened_rows
 from scoring.snapshots.tally import SnapshotRefused, Tally
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
@@ -58,7 +59,7 @@ class _Known:
 def mix(parts: Sequence[Part], *, name: str, by: Any = None) -> Snapshot:
     """Store a snapshot with the rows and pairs of these; weights are scaled so that the training rows have a mean of 1.
 
-    Raises SnapshotRefused, scoring.storage.files.StorageFull. After an error no files remain.
+    Raises SnapshotRefused, scoring.storage.files.StoredFileUnusable, scoring.storage.files.StorageFull. After an error no files remain.
     """
     name = freeze.checked_name(name)
     _check(parts)
@@ -90,7 +91,7 @@ def _check(parts: Sequence[Part]) -> None:
 
 
 def _write(folder: str, parts: Sequence[Part], name: str) -> dict[str, Any]:
-    rows = _known(parts, freeze.ROWS_FILE, ("document",))
+    rows = _known(parts, ROWS_FILE, ("document",))
     of_pairs = _known(parts, pairs.PAIRS_FILE, ("document_a", "document_b"))
     # A text is everywhere in the strictest split that any part has it in.
     questions = strictest_splits([rows.question, of_pairs.question], [rows.split, of_pairs.split])
@@ -104,7 +105,7 @@ def _write(folder: str, parts: Sequence[Part], name: str) -> dict[str, Any]:
         raise SnapshotRefused("no training rows are left: the snapshots hold each other's texts in stricter splits")
     tally = Tally()
     scale = 1.0 / float(rows.weight[kept & (rows.split == TRAIN)].mean())
-    checksum, size = _copy(folder, freeze.ROWS_FILE, parts, kept, scale, freeze.COLUMNS, tally)
+    checksum, size = _copy(folder, ROWS_FILE, parts, kept, scale, freeze.COLUMNS, tally)
     tally.check_spread()
     mixed_from = [
         {"snapshot": part.snapshot.name, "checksum": part.snapshot.checksum, "weight": part.weight} for part in parts
@@ -113,7 +114,7 @@ def _write(folder: str, parts: Sequence[Part], name: str) -> dict[str, Any]:
     return {
         "format": freeze.FORMAT,
         "name": name,
-        "rows_file": freeze.ROWS_FILE,
+        "rows_file": ROWS_FILE,
         "checksum": checksum,
         "bytes": size,
         "rows": int(np.count_nonzero(kept)),
@@ -181,7 +182,7 @@ def _batches(part: Part, file: str, columns: Sequence[str] | None = None) -> Ite
     if file == pairs.PAIRS_FILE and not part.snapshot.manifest.get("pairs", {}).get("file"):
         return
     with (
-        storage().opened(f"{part.snapshot.location}/{file}") as stream,
+        opened_rows(part.snapshot, file) as stream,
         pq.ParquetFile(stream, pre_buffer=False) as read,
     ):
         yield from read.iter_batches(

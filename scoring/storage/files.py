@@ -38,11 +38,15 @@ class BadPath(ValueError):
     """The path is invalid or leaves the storage."""
 
 
-class StoredFileMissing(FileNotFoundError):
+class StoredFileUnusable(Exception):
+    """A file that the database names cannot be used; the message names it and the remedies."""
+
+
+class StoredFileMissing(StoredFileUnusable, FileNotFoundError):
     """A file that the database names is not in the storage."""
 
 
-class ChecksumMismatch(ValueError):
+class ChecksumMismatch(StoredFileUnusable, ValueError):
     """A stored file does not match its checksum."""
 
 
@@ -84,6 +88,7 @@ class Storage:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._checked: dict[str, str] = {}
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
@@ -125,6 +130,22 @@ class Storage:
         with _naming(path):
             return self._files.open(self._absolute(path), "rb")
 
+    def check(self, path: str, checksum: str) -> None:
+        """Raise ChecksumMismatch unless a stored file has this SHA-256, StoredFileMissing where there is none.
+
+        A file that has been found to have it is read again only after its size, time or tag in the storage has changed.
+        """
+        with _naming(path):
+            seen = f"{checksum} {self._files.ukey(self._absolute(path))}"
+        if self._checked.get(path) == seen:
+            return
+        digest = hashlib.sha256()
+        with self.opened(path) as source:
+            while block := source.read(BLOCK):
+                digest.update(block)
+        _compare(path, digest.hexdigest(), checksum)
+        self._checked[path] = seen
+
     def exists(self, path: str) -> bool:
         return bool(self._files.exists(self._absolute(path)))
 
@@ -163,12 +184,12 @@ class Storage:
             while block := source.read(BLOCK):
                 digest.update(block)
                 local.write(block)
-        if checksum and digest.hexdigest() != checksum:
-            target.unlink()
-            raise ChecksumMismatch(
-                f"{path!r} in the storage has the checksum {digest.hexdigest()[:12]}..., expected {checksum[:12]}...: "
-                "the file was changed or damaged; create it again"
-            )
+        if checksum:
+            try:
+                _compare(path, digest.hexdigest(), checksum)
+            except ChecksumMismatch:
+                target.unlink()
+                raise
 
     def upload_folder(self, source: Path, path: str, *, last: str = "manifest.json") -> None:
         """Copy a local folder; its file `last` comes last, so that its presence means completeness."""
@@ -195,6 +216,14 @@ class Storage:
 
     def _relative(self, path: str, root: str) -> str:
         return path[path.index(root.lstrip("/")) + len(root.lstrip("/")) :].lstrip("/")
+
+
+def _compare(path: str, found: str, checksum: str) -> None:
+    if found != checksum:
+        raise ChecksumMismatch(
+            f"{path!r} in the storage has the checksum {found[:12]}..., expected {checksum[:12]}...: the file was changed or "
+            "damaged; create it again"
+        )
 
 
 @functools.cache

@@ -22,9 +22,8 @@ from labeling.records import FloatArray
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import Measure
 from scoring.numerics.measures.resampling import Interval, PairedTest
-from scoring.snapshots.freeze import ROWS_FILE
 from scoring.snapshots.splits import fingerprint
-from scoring.storage.files import storage
+from scoring.snapshots.stored_rows import opened_rows
 from trainer.evaluation.dataset import (
     LISTED,
     JudgedDocuments,
@@ -158,19 +157,19 @@ def evaluation_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
 
     The id of a query is its imported id, or "project/id" if two projects use the same one.
     """
-    with _rows_file(snapshot) as stream:
+    with opened_rows(snapshot) as stream:
         return read_queries(stream, split, name=snapshot.name)
 
 
 def snapshot_queries(snapshot: Snapshot, split: str) -> list[EvaluationQuery]:
     """`evaluation_queries` without their texts, which take most of the time."""
-    with _rows_file(snapshot) as stream:
+    with opened_rows(snapshot) as stream:
         return read_queries(stream, split, name=snapshot.name, texts=False)
 
 
 def judged_documents_of(snapshot: Snapshot, split: str) -> dict[str, JudgedDocuments]:
     """The numbers of candidates, graded ones and those with an Elo, by query of a split. Raises NothingToMeasure."""
-    with _rows_file(snapshot) as stream:
+    with opened_rows(snapshot) as stream:
         return judged_documents(stream, split, name=snapshot.name)
 
 
@@ -180,7 +179,7 @@ def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[Eva
     Reads only the row groups of the file that hold this query. Raises NothingToMeasure if the split is empty or has no
     such query.
     """
-    with _rows_file(snapshot) as stream:
+    with opened_rows(snapshot) as stream:
         ids = pq.read_table(stream, columns=LISTED, filters=[("split", "=", split)])
         listing = listing_of(ids, split, name=snapshot.name)
         if query_id not in listing.names:
@@ -194,13 +193,9 @@ def evaluation_query(snapshot: Snapshot, split: str, query_id: str) -> tuple[Eva
     return query, rows
 
 
-def _rows_file(snapshot: Snapshot) -> Any:
-    return storage().opened(f"{snapshot.location}/{ROWS_FILE}")
-
-
 def learned_queries(snapshot: Snapshot) -> set[int]:
     """Fingerprints of the queries that a model of the snapshot was trained or selected on."""
-    with _rows_file(snapshot) as stream:
+    with opened_rows(snapshot) as stream:
         table = pq.read_table(stream, columns=["query"], filters=[("split", "in", ["train", "dev"])])
     return {fingerprint(text) for text in set(table.column("query").to_pylist())}
 
@@ -397,7 +392,7 @@ def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, co
         found = {each.pk: measured_of(each, measures) for each in evaluations}
     else:
         first = evaluations[0]
-        with _rows_file(first.snapshot) as stream:
+        with opened_rows(first.snapshot) as stream:
             queries = read_queries(stream, first.split, name=first.snapshot.name, texts=False)
         found = {each.pk: _measured_again(each, queries, measures) for each in evaluations}
     if complete:

@@ -19,6 +19,7 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from labeling.models import Project
+from scoring.storage.files import StoredFileUnusable
 from workers.models import Job
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def carry_out(
     told: tuple[type[Exception], ...] = (),
 ) -> None:
     """Do a job unless another worker does. `work` returns the job's message; an exception becomes its error, with its class
-    unless that is one of `told`.
+    unless that is one of `told`, or the error of a stored file.
 
     `given_up` is the error of a job whose worker crashed `MOST_ATTEMPTS` times. Raises OperationalError where the database
     is unreachable: the lease runs out then, and the reconciler finds the job.
@@ -103,7 +104,7 @@ def carry_out_claim(
         raise
     except Exception as error:  # a plugin may be anybody's
         log.exception("job %d failed", claim.job_id)
-        name = "" if isinstance(error, told) else f"{type(error).__name__}: "
+        name = "" if isinstance(error, (*told, StoredFileUnusable)) else f"{type(error).__name__}: "
         end_job(claim, Job.State.FAILED, error=f"{name}{error}")
 
 
@@ -130,7 +131,7 @@ def carry_step(
     """Do the next step of a job that waits for other work, unless another worker does.
 
     `step` returns the message of the whole once it has ended, and None while it continues: the job is then released. An error of
-    the class `stopped` becomes the job's error as it is; any other with its class. Raises OperationalError as `carry_out`.
+    the class `stopped` or of a stored file becomes the job's error as it is; any other with its class. Raises OperationalError as `carry_out`.
     """
     claim = claim_job(job_id, stage, worker=worker)
     if claim is None:
@@ -151,7 +152,7 @@ def carry_step(
         log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
     except (OperationalError, InterfaceError):
         raise
-    except stopped as error:
+    except (stopped, StoredFileUnusable) as error:
         end_job(claim, Job.State.FAILED, error=str(error))
     except Exception as error:  # a plugin may be anybody's
         log.exception("job %d failed", claim.job_id)

@@ -27,8 +27,9 @@ from labeling.plugins import Trainer, get_plugin
 from labeling.retrieval.model_names import ModelNotAllowed
 from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
-from scoring.snapshots.freeze import ROWS_FILE, software
+from scoring.snapshots.freeze import software
 from scoring.snapshots.pairs import PAIRS_FILE
+from scoring.snapshots.stored_rows import ROWS_FILE, download_rows
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
 from trainer.bases import MINILM, Base, load_base
@@ -378,9 +379,9 @@ def prepare_workspace(run: TrainingRun) -> Path:
     draft = workspace / f"{ORDER}.draft"
     draft.write_text(json.dumps(order))
     draft.replace(workspace / ORDER)
-    _fetch(run.snapshot, ROWS_FILE, workspace / ROWS, checksum=run.snapshot.checksum)
+    _fetch(run.snapshot, ROWS_FILE, workspace / ROWS)
     if plugin.learns_from == "pairs":
-        _fetch(run.snapshot, PAIRS_FILE, workspace / PAIRS, checksum=run.snapshot.manifest["pairs"]["checksum"])
+        _fetch(run.snapshot, PAIRS_FILE, workspace / PAIRS)
     if run.options.get("start"):
         _fetch_start(run, workspace / START)
     return workspace
@@ -397,11 +398,10 @@ def _told_apart(order: Mapping[str, Any]) -> tuple[Any, ...]:
     return order.get("trainer"), order.get("options"), order.get("card", {}).get("data", {}).get("checksum")
 
 
-def _fetch(snapshot: Snapshot, name: str, target: Path, *, checksum: str) -> None:
-    """Copy a file of the snapshot unless it is there. Raises ChecksumMismatch."""
+def _fetch(snapshot: Snapshot, name: str, target: Path) -> None:
+    """Copy a file of the snapshot unless it is there. Raises StoredFileUnusable."""
     if not target.exists():
-        draft = target.with_suffix(".draft")
-        storage().download(f"{snapshot.location}/{name}", draft, checksum=checksum)
+        download_rows(snapshot, draft := target.with_suffix(".draft"), name)
         draft.rename(target)
 
 

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from labeling.access.api_auth import owned_project_or_404, project_or_404
 from scoring.models import Snapshot
-from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, ROWS_FILE, SnapshotOptions, SnapshotRefused, freeze
-from scoring.storage.files import StorageFull, storage
+from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots.stored_rows import opened_rows
+from scoring.storage.files import StorageFull
 from zelo_site.api.conventions.paging import Cursor, Limit, paged
 from zelo_site.api.projects import Text
 
@@ -93,7 +94,7 @@ def get_rows(request: HttpRequest, snapshot_id: int) -> FileResponse:
     """The rows as one Parquet file, whose SHA-256 is the snapshot's checksum."""
     snapshot = get_object_or_404(visible_snapshots(request), pk=snapshot_id)
     try:
-        stream = storage().opened(f"{snapshot.location}/{ROWS_FILE}")
+        stream = opened_rows(snapshot)
     except FileNotFoundError as error:
         raise HttpError(
             404, f"the rows of snapshot {snapshot_id} are no longer in the storage; freeze a new snapshot"

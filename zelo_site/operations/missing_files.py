@@ -1,4 +1,4 @@
-"""Pages that need a stored file that is missing name it, instead of failing."""
+"""Pages that need a stored file that is missing or damaged name it, instead of failing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
-from scoring.storage.files import StoredFileMissing
+from scoring.storage.files import StoredFileUnusable
 
 log = logging.getLogger("django.request")
 
@@ -23,8 +23,8 @@ class MissingFilesMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Render the page for StoredFileMissing; any other error goes on."""
-        if not isinstance(error, StoredFileMissing):
+        """Render the page for StoredFileUnusable; any other error goes on."""
+        if not isinstance(error, StoredFileUnusable):
             return None
         log.error("%s: %s", request.path, error)
         return render(request, "zelo/refused.html", {"text": str(error)}, status=409)

@@ -13,9 +13,10 @@ from pytest_django import Settings
 
 from labeling.models import Document, Project
 from scoring.models import Snapshot
-from scoring.snapshots.freeze import ROWS_FILE, SnapshotOptions, SnapshotRefused, freeze
+from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.snapshots.mixing import Part, mix
 from scoring.snapshots.pairs import PAIRS_FILE
+from scoring.snapshots.stored_rows import ROWS_FILE
 from scoring.storage.files import storage
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project
 from tests.factories.scored import scored

@@ -292,9 +292,9 @@ def test_dev_queries_that_can_choose_nothing_are_not_counted_before_the_panel_is
     flat = pa.array(np.where(equal, 1500.0, table.column("elo").to_numpy(zero_copy_only=False)))
     written = io.BytesIO()
     pq.write_table(table.set_column(table.column_names.index("elo"), "elo", flat), written)
-    storage().write_bytes(path, written.getvalue())
+    Snapshot.objects.filter(pk=snapshot.pk).update(checksum=storage().write_bytes(path, written.getvalue()))
     with pytest.raises(RefinementRefused, match="has 4 dev queries with an order; a refinement needs 5"):
-        order_refinement(student, list(student.project.annotators.order_by("pk")), SMALL)
+        order_refinement(Reranker.objects.get(pk=student.pk), list(student.project.annotators.order_by("pk")), SMALL)
 
 
 @pytest.mark.usefixtures("stub_trainer")

@@ -16,7 +16,7 @@ from labeling.models import Membership, Project
 from scoring.exports.exporting import export
 from scoring.models import Score
 from scoring.quality import _elo
-from scoring.snapshots.freeze import ROWS_FILE
+from scoring.snapshots.stored_rows import ROWS_FILE
 from scoring.storage.files import storage
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import page

@@ -19,6 +19,7 @@ from labeling.stored_texts import stored_text
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.snapshots.tally import SnapshotRefused
+from scoring.storage.files import StoredFileUnusable
 from trainer.models import Reranker, TrainingRun
 from workers.jobs.calibration import is_settled, order_calibration
 from workers.jobs.distillation import (
@@ -55,7 +56,7 @@ from workers.runs.transitions import cancel_run
 Name = RecipeStage.Name
 REFUSALS = (
     RunRefused, DistillationRefused, TrainingRefused, EvaluationRefused, SnapshotRefused, UnknownPlugin,
-    RefinementRefused, pydantic.ValidationError,
+    RefinementRefused, StoredFileUnusable, pydantic.ValidationError,
 )  # fmt: skip
 BROKEN = (TrainingRun.State.FAILED, TrainingRun.State.CANCELLED)
 

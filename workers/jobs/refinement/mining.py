@@ -17,8 +17,7 @@ from scoring.annotators.student_weights import guides_of
 from scoring.models import Snapshot
 from scoring.numerics.design.refining import Mined, best_of, mine
 from scoring.sampling.draw import CandidateState, query_states
-from scoring.snapshots.freeze import ROWS_FILE
-from scoring.storage.files import storage
+from scoring.snapshots.stored_rows import opened_rows
 from trainer.evaluation.dataset import read_queries
 from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure
 from trainer.evaluation.model_orders import student_order
@@ -87,7 +86,7 @@ def mine_pairs(
 
 def queries_with_an_order(snapshot: Snapshot, split: str) -> int:
     """The number of a split's queries whose documents differ in Elo: no other can choose between two students."""
-    with storage().opened(f"{snapshot.location}/{ROWS_FILE}") as stream:
+    with opened_rows(snapshot) as stream:
         rows = load_examples(stream, split)
     try:
         return len(with_preferences(rows))
@@ -97,7 +96,7 @@ def queries_with_an_order(snapshot: Snapshot, split: str) -> int:
 
 def _training_queries(project: Project, snapshot: Snapshot, most: int, seed: int) -> list[tuple[int, EvaluationQuery]]:
     """Training queries of the project with their ids, a random part where there are more than `most`."""
-    with storage().opened(f"{snapshot.location}/{ROWS_FILE}") as stream:
+    with opened_rows(snapshot) as stream:
         read = read_queries(stream, "train", name=snapshot.name)
     first = {int(each.candidate_ids[0]): each for each in read}
     own = Candidate.objects.filter(query__project=project, query__excluded_at=None, pk__in=first).order_by("pk")

@@ -11,6 +11,7 @@ from django.db import transaction
 
 from labeling.models import Project
 from labeling.plugins import UnknownPlugin, problem_of
+from scoring.storage.files import StoredFileUnusable
 from trainer.models import Reranker
 from trainer.serving.registry import TRAINED
 from workers.jobs.calibration import judges_so_far
@@ -51,7 +52,7 @@ class Command(BaseCommand):
         try:
             for found in self._asked(project, options):
                 self.stdout.write(described(found))
-        except (RefinementRefused, UnknownPlugin, pydantic.ValidationError) as error:
+        except (RefinementRefused, StoredFileUnusable, UnknownPlugin, pydantic.ValidationError) as error:
             raise CommandError(problem_of(error)) from error
 
     def _asked(self, project: Project, options: dict[str, Any]) -> list[Refinement]:

@@ -20,7 +20,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, AuthorizationError, HttpError, ValidationError
 
 from labeling.importing.strict_json import BadJson, NotJson
-from scoring.storage.files import StoredFileMissing
+from scoring.storage.files import StoredFileUnusable
 
 CONTENT_TYPE = "application/problem+json"
 SERVER_ERROR = "The server failed to answer. Nothing was stored in part; see the server's log, then retry."
@@ -86,7 +86,7 @@ def answer_with_problems(api: NinjaAPI) -> None:
         Http404: lambda request, error: problem(request, 404, f"nothing at {request.path} is visible to you"),
         RequestDataTooBig: lambda request, error: problem(request, 413, f"{error} Send less in a request."),
         SuspiciousOperation: lambda request, error: problem(request, 400, str(error)),
-        StoredFileMissing: _missing_file,
+        StoredFileUnusable: _unusable_file,
         UnreadablePostError: lambda request, error: problem(request, 400, "the request ended early; send it again"),
         Exception: _server_error,
     }
@@ -123,7 +123,7 @@ def _said(errors: Sequence[Mapping[str, Any]]) -> str:
     return "; ".join(": ".join(filter(None, [".".join(each["location"]), each["detail"]])) for each in errors[:3])
 
 
-def _missing_file(request: HttpRequest, error: StoredFileMissing) -> HttpResponse:
+def _unusable_file(request: HttpRequest, error: StoredFileUnusable) -> HttpResponse:
     log.error("%s: %s", request.path, error)
     return problem(request, 409, str(error))
 

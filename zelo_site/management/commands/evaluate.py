@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from labeling.stored_texts import counted
 from scoring.models import Snapshot
 from scoring.numerics.measures.rankings import UnknownMetric
 from scoring.numerics.measures.resampling import Interval
-from scoring.storage.files import StoredFileMissing
+from scoring.storage.files import StoredFileUnusable
 from trainer.evaluation.entries import EntryRefused, enter_outside, enter_run_file
 from trainer.evaluation.external.rerankers import OutsideInvalid, UnknownOutside
 from trainer.evaluation.leaderboard import SPLITS, Against, Leaderboard, NotEvaluated, Row, leaderboard
@@ -102,25 +102,23 @@ class Command(BaseCommand):
             if job.state == Job.State.FAILED:
                 raise CommandError(job.error)
             self.stdout.write(job.message)
-            for reference in REFERENCES:
-                try:
-                    self._print(
-                        leaderboard(
-                            project,
-                            snapshot,
-                            options["split"],
-                            reference,
-                            measures=measures,
-                            complete=options["complete"],
-                        )
-                    )
-                except StoredFileMissing as error:
-                    raise CommandError(str(error)) from error
-                except NotEvaluated:
-                    self.stdout.write(f"\nreference {reference}: no data to evaluate against")
-            model = options["llm_grades"]
-            orders = all_system_orders(project, snapshot, options["split"], measure=measures[0], model=model)
-            self._print_orders(orders)
+            try:
+                self._print_all(project, snapshot, options, measures)
+            except StoredFileUnusable as error:
+                raise CommandError(str(error)) from error
+
+    def _print_all(
+        self, project: Project, snapshot: Snapshot, options: Mapping[str, Any], measures: tuple[str, ...]
+    ) -> None:
+        split, model = options["split"], options["llm_grades"]
+        for reference in REFERENCES:
+            try:
+                self._print(
+                    leaderboard(project, snapshot, split, reference, measures=measures, complete=options["complete"])
+                )
+            except NotEvaluated:
+                self.stdout.write(f"\nreference {reference}: no data to evaluate against")
+        self._print_orders(all_system_orders(project, snapshot, split, measure=measures[0], model=model))
 
     def _print_orders(self, orders: Sequence[SystemOrders | NoSystemOrders]) -> None:
         self.stdout.write("\ndo the references order the rerankers alike?")

@@ -13,7 +13,7 @@ from labeling.plugins import problem_of
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.snapshots.mixing import Part, mix
-from scoring.storage.files import StorageFull
+from scoring.storage.files import StorageFull, StoredFileUnusable
 from workers.management.arguments import json_object
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import table
@@ -54,7 +54,7 @@ class Command(BaseCommand):
                 else:
                     chosen = SnapshotOptions.model_validate(json_object(options["options"]))
                     snapshot = freeze(projects, name=name, options=chosen)
-            except (SnapshotRefused, StorageFull, pydantic.ValidationError) as error:
+            except (SnapshotRefused, StorageFull, StoredFileUnusable, pydantic.ValidationError) as error:
                 raise CommandError(problem_of(error)) from error
             self._say(snapshot)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 from typing import Any
@@ -27,11 +28,11 @@ def make_student() -> Reranker:
     """A student whose snapshot has eight training queries and five dev queries; it has no artefact."""
     project = make_project(owner=make_user("owner"), queries=4, documents=5)
     splits = {"train": {"rows": 40, "queries": 8}, "dev": {"rows": 25, "queries": 5}}
+    checksum = storage().write_bytes("snapshots/none/rows.parquet", rows_file(8))
     snapshot = Snapshot.objects.create(
-        name="frozen", location="snapshots/none", checksum="0" * 64, rows=65, manifest={"splits": splits}
+        name="frozen", location="snapshots/none", checksum=checksum, rows=65, manifest={"splits": splits}
     )
     snapshot.projects.add(project)
-    storage().write_bytes("snapshots/none/rows.parquet", rows_file(8))
     run = TrainingRun.objects.create(project=project, snapshot=snapshot, trainer="embedding", state="finished")
     return Reranker.objects.create(
         project=project, training_run=run, name="student", kind="trained", location="rerankers/none", checksum="1" * 64
@@ -87,3 +88,23 @@ def test_page_rest_and_command_share_the_order(client: Client) -> None:
     assert made.status_code == 201 and (made.json()["stage"], made.json()["reranker_id"]) == ("mine", student.pk)
     listed = client.get(f"/api/v1/projects/{project.slug}/refinements").json()
     assert listed[0] == client.get(f"/api/v1/refinements/{made.json()['refinement_id']}").json() == made.json()
+
+
+def test_a_damaged_file_of_the_snapshot_is_named_on_page_rest_and_command(client: Client) -> None:
+    student = make_student()
+    project = student.project
+    client.force_login(get_user_model().objects.get(username="owner"))
+    judge = make_judges(project, 1)[0]
+    storage().write_bytes("snapshots/none/rows.parquet", rows_file(8)[:-20])
+    page = client.post(reverse("refine", args=[project.slug, student.pk]), {"judge": [judge.pk]})
+    rest = client.post(
+        f"/api/v1/projects/{project.slug}/rerankers/{student.pk}/refinements",
+        {"judges": [{"plugin": judge.plugin, "options": judge.options}]},
+        content_type="application/json",
+    )
+    assert (page.status_code, rest.status_code) == (409, 409), rest.content
+    with pytest.raises(CommandError) as command:
+        call_command("refine", project.slug, "student", "--judges", str(judge.pk))
+    for said in (html.unescape(text_of(page)), rest.json()["detail"], str(command.value)):
+        assert "of snapshot 'frozen' was changed or damaged in the storage; restore it from a backup" in said
+    assert not Job.objects.filter(stage=STAGE).exists()

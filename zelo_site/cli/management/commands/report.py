@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import QuerySet
 
 from scoring.models import Snapshot
-from scoring.storage.files import StoredFileMissing
+from scoring.storage.files import StoredFileUnusable
 from trainer.evaluation.leaderboard import SPLITS
 from zelo_site.cli.lookup import find_project
 from zelo_site.processes.stack import database
@@ -50,7 +50,7 @@ class Command(BaseCommand):
             snapshot = _named(snapshots, options["snapshot"]) or default
             try:
                 text = write(build_report(project, snapshot=snapshot, split=options["split"] or split, before=before))
-            except (ReportRefused, StoredFileMissing) as error:
+            except (ReportRefused, StoredFileUnusable) as error:
                 raise CommandError(str(error)) from error
         if target is None:
             self.stdout.write(text)
