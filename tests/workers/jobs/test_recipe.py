@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from labeling.projects import exclude_queries
 from labeling.stored_texts import read_stored
 from scoring.models import Snapshot
 from scoring.rating import rate_stale
+from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.rows import make_judges, make_project
 from tests.factories.students.stored import stored_student
 from tests.factories.weights.tiny_models import save_tiny_bert
@@ -217,6 +219,20 @@ def test_a_small_project_says_which_stages_are_left_out_and_failures_resume_wher
     Job.objects.filter(pk=evaluation.pk).update(state="finished")
     assert cooked(recipe) == "proof"
     assert "held back" in str(next(stage.reason for stage in view_of(recipe).stages if stage.name == "student"))
+
+
+def test_only_a_snapshot_that_was_frozen_since_the_order_is_taken(tmp_path: Path) -> None:
+    project = make_project(queries=10, documents=4)
+    recipe = order_recipe(project, make_judges(project, 2), RecipeOptions(pairs_per_candidate=2, calibration_pairs=1))
+    for reached in ("design", "calibration"):
+        assert cooked(recipe) == reached
+        end_runs(project)
+    name = f"Recipe {recipe.pk}"
+    peoples = freeze([project], name=name, options=SnapshotOptions(seed=7, shared_documents="keep"))
+    Snapshot.objects.filter(pk=peoples.pk).update(created_at=recipe.job.created_at - timedelta(seconds=1))
+    assert cooked(recipe) == "student"
+    taken = TrainingRun.objects.get().snapshot
+    assert (taken.name, taken == peoples, taken.manifest["seed"]) == (name, False, 0), "a name that people gave"
 
 
 def test_where_the_pairwise_student_is_held_back_the_panel_goes_on_alone_within_the_plan(tmp_path: Path) -> None:
