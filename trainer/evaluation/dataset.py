@@ -85,13 +85,12 @@ def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
     starts = np.flatnonzero(np.diff(table.column("query_id").to_numpy(), prepend=-1))
     names = table.column("query_external_id").take(starts).to_pylist()
     projects = table.column("project").take(starts).to_pylist()
-    ambiguous = {name for name, times in Counter(names).items() if times > 1}
-    return Listing(
-        names=tuple(
-            f"{project}/{name}" if name in ambiguous else name for project, name in zip(projects, names, strict=True)
-        ),
-        bounds=(*starts.tolist(), table.num_rows),
-    )
+    whole = [f"{project}/{name}" for project, name in zip(projects, names, strict=True)]
+    told = list(names)
+    # Again, because an imported id may read like another project's query with its project before it.
+    while ambiguous := {name for name, times in Counter(told).items() if times > 1}:
+        told = [long if short in ambiguous else short for short, long in zip(told, whole, strict=True)]
+    return Listing(names=tuple(told), bounds=(*starts.tolist(), table.num_rows))
 
 
 def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQuery]:
@@ -118,6 +117,7 @@ def queries_of_table(table: pa.Table, listing: Listing) -> Iterator[EvaluationQu
             other_documents=tuple([] if named is None else named[start].as_py() or []),
             instruction=told[start] or "",
             project=columns["project"][start],
+            imported_id=columns["query_external_id"][start],
         )
 
 

@@ -179,10 +179,10 @@ def _by_query(run: Run, project: Project, queries: Sequence[EvaluationQuery]) ->
     taken = set(project.queries.filter(external_id__in=foreign).values_list("external_id", flat=True))
     found: Run = {}
     for query in queries:
-        prefix = f"{query.project or project.slug}/"
-        names = [query.id, f"{prefix}{query.id}"]
+        own = query.imported_id or query.id
+        names = [query.id, f"{query.project or project.slug}/{own}"]
         if query.project in ("", project.slug):
-            names.append(query.id.removeprefix(prefix))
+            names.append(own)
         elif query.id in taken:
             names.remove(query.id)
         name = next((each for each in names if each in run), None)

@@ -39,7 +39,7 @@ class EvaluationQuery:
 
     `grades` float64[n], NaN where a person gave none; `relevance` in [0, 1] and `elo` float64[n], NaN where never
     compared; `first_stage_rank` float64[n] from 1, NaN where unknown. `other_grades` float64[m]: grades of documents that
-    are no candidates, so that no order can retrieve them.
+    are no candidates, so that no order can retrieve them. `imported_id`: the id within the query's `project`.
     """
 
     id: str
@@ -56,6 +56,7 @@ class EvaluationQuery:
     other_documents: tuple[str, ...] = ()
     instruction: str = ""
     project: str = ""
+    imported_id: str = ""
 
     @property
     def all_grades(self) -> FloatArray:

@@ -6,6 +6,7 @@ Evaluations keep every document's score, so nothing here calls a model. `trainer
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from labeling.models import Project
 from labeling.records import FloatArray
 from scoring.numerics.measures.rankings import ranks_of
+from scoring.storage.files import StoredFileUnusable
 from trainer.evaluation.leaderboard import snapshot_queries
 from trainer.evaluation.metrics import EvaluationQuery, NothingToMeasure, given_ranks
 from trainer.models import Evaluation
@@ -63,15 +65,22 @@ def student_gains(project: Project) -> dict[str, float]:
 
 def _of_own_queries(project: Project, evaluation: Evaluation, moved: list[Moved]) -> dict[str, float]:
     """The changes by imported id; a snapshot of several projects may hold the same id in another one."""
+    origins = origins_of(evaluation, [each.query_id for each in moved])
+    own = {name: imported for name, (slug, imported) in origins.items() if slug == project.slug}
+    return {own[each.query_id]: each.change for each in moved if each.query_id in own}
+
+
+def origins_of(evaluation: Evaluation, query_ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Slug of the project and imported id of these evaluated queries; empty where a shared snapshot's file is unusable."""
     snapshot = evaluation.snapshot
-    own = None
-    if snapshot.projects.count() > 1:
-        try:
-            own = {each.id for each in snapshot_queries(snapshot, evaluation.split) if each.project == project.slug}
-        except (NothingToMeasure, FileNotFoundError):
-            return {}
-    prefix = f"{project.slug}/"  # ids that two projects of a snapshot share carry their project
-    return {each.query_id.removeprefix(prefix): each.change for each in moved if own is None or each.query_id in own}
+    if snapshot.projects.count() < 2 and len(snapshot.manifest.get("projects", [])) < 2:
+        return {each: (evaluation.project.slug, each) for each in query_ids}
+    try:
+        queries = snapshot_queries(snapshot, evaluation.split)
+    except (NothingToMeasure, StoredFileUnusable):
+        return {}
+    wanted = set(query_ids)
+    return {each.id: (each.project, each.imported_id) for each in queries if each.id in wanted}
 
 
 @dataclass(frozen=True, slots=True)

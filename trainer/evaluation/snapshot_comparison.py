@@ -98,7 +98,7 @@ def _evaluated(snapshot: Snapshot, *, are_mixed: bool) -> dict[str, EvaluationQu
         except NothingToMeasure:
             continue
         if are_mixed:
-            own = (f"{query.project}/{query.id.removeprefix(f'{query.project}/')}" for query in queries)
+            own = (f"{query.project}/{query.imported_id}" for query in queries)
             queries = [replace(query, id=name) for query, name in zip(queries, own, strict=True)]
         found |= {query.id: query for query in queries}
     return found

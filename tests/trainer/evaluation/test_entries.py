@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
-from labeling.models import Candidate, Project, Query
+from labeling.models import Candidate, Membership, Project, Query
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.frozen import a_run, make_frozen, make_scored
+from tests.factories.rows import make_user
 from trainer.evaluation import entries
 from trainer.evaluation.entries import enter_run_file
 from trainer.evaluation.leaderboard import evaluation_queries, leaderboard, record_evaluation
@@ -99,6 +102,54 @@ def test_gains_of_a_student_are_those_on_queries_of_its_project(monkeypatch: pyt
     monkeypatch.setattr("workers.jobs.evaluation.order_of", lambda reranker, queries: orders[reranker.name])
     evaluated(project, snapshot, "heldout", rerankers=[student, base])
     assert student_gains(project) == {}
+
+
+def test_gains_and_texts_are_those_of_the_query_whatever_its_id_reads_like(
+    monkeypatch: pytest.MonkeyPatch, client: Client
+) -> None:
+    """Ids that two projects share, and one that reads like such an id with its project before it."""
+    project, other, owner = make_scored(), make_scored(), make_user("owner")
+    for own in (project, other):
+        Membership.objects.create(project=own, user=owner, role="owner")
+        for query in own.queries.all():
+            Query.objects.filter(pk=query.pk).update(text=f"{own.slug} {query.text}")
+    first, second, *_ = other.queries.order_by("pk")
+    Query.objects.filter(pk=second.pk).update(external_id=f"{project.slug}/{first.external_id}")
+    options = SnapshotOptions(test_share=0.0, dev_share=0.0, shared_documents="keep", heldout_domains=["d"])
+    for own in (project, other):
+        own.queries.exclude(external_id="q11").update(domain="d")
+    snapshot = freeze([project, other], name="mixed", options=options)
+    queries = evaluation_queries(snapshot, "heldout")
+    assert len({query.id for query in queries}) == len(queries) == 22
+    student = Reranker.objects.create(project=project, kind="trained", name="student")
+    base = Reranker.objects.create(project=project, kind=entries.BASE, name="base", location="minilm")
+    orders = {student.name: Elo(), base.name: FirstStage()}
+    monkeypatch.setattr("workers.jobs.evaluation.order_of", lambda reranker, queries: orders[reranker.name])
+    evaluated(project, snapshot, "heldout", rerankers=[student, base])
+    gains = student_gains(project)
+    assert set(gains) <= set(project.queries.values_list("external_id", flat=True)) and len(gains) > 5
+    client.force_login(owner)
+    address = reverse("moved", args=[project.slug])
+    shown = client.get(
+        f"{address}?from={base.pk}&to={student.pk}&snapshot={snapshot.pk}&split=heldout&reference=grades"
+    ).context["parts"]
+    texts = {query.id: query.text for query in queries}
+    rows = [row for part in shown for row in part["rows"]]
+    assert len(rows) > 10 and all(texts[row["moved"].query_id] == row["text"] for row in rows)
+
+
+def test_gains_of_ids_that_begin_with_the_name_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make_scored()
+    for query in project.queries.all():
+        Query.objects.filter(pk=query.pk).update(external_id=f"{project.slug}/{query.external_id}")
+    snapshot = make_frozen(project)
+    student = Reranker.objects.create(project=project, kind="trained", name="student")
+    base = Reranker.objects.create(project=project, kind=entries.BASE, name="base", location="minilm")
+    orders = {student.name: Elo(), base.name: FirstStage()}
+    monkeypatch.setattr("workers.jobs.evaluation.order_of", lambda reranker, queries: orders[reranker.name])
+    evaluated(project, snapshot, rerankers=[student, base])
+    gains = student_gains(project)
+    assert gains and set(gains) <= set(project.queries.values_list("external_id", flat=True))
 
 
 def test_no_figures_of_earlier_scores_stay_beside_new_ones() -> None:

@@ -41,7 +41,7 @@ from trainer.evaluation.leaderboard import (
 )
 from trainer.evaluation.llm_grades import grading_models
 from trainer.evaluation.metrics import METRICS, REFERENCES, NothingToMeasure, Reference, parse_measures
-from trainer.evaluation.rank_changes import Moved, moved_documents, what_moved
+from trainer.evaluation.rank_changes import Moved, moved_documents, origins_of, what_moved
 from trainer.evaluation.system_orders import all_system_orders
 from trainer.models import Evaluation, Reranker
 from workers.jobs.evaluation import STAGE, EvaluationRefused, order_evaluation
@@ -387,8 +387,8 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
         "gains": gains,
         "losses": losses,
         "parts": [
-            {"id": "losses", "title": _("Lost"), "rows": _with_texts(project, losses[:MOVED_SHOWN])},
-            {"id": "gains", "title": _("Gained"), "rows": _with_texts(project, gains[:MOVED_SHOWN])},
+            {"id": "losses", "title": _("Lost"), "rows": _with_texts(first, losses[:MOVED_SHOWN])},
+            {"id": "gains", "title": _("Gained"), "rows": _with_texts(first, gains[:MOVED_SHOWN])},
         ],
         "same": sum(each.change == 0 for each in moved),
         "query": text_of(request.GET, "query", LONGEST_ID),
@@ -399,12 +399,14 @@ def moved_page(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "zelo/rerankers/moved.html", context)
 
 
-def _with_texts(project: Project, rows: list[Moved]) -> list[dict[str, object]]:
-    """Return the rows with the texts of their queries, where the project has them still."""
-    prefix = f"{project.slug}/"
-    ids = [each.query_id.removeprefix(prefix) for each in rows]
-    texts = dict(Query.objects.filter(project=project, external_id__in=ids).values_list("external_id", "text"))
-    return [{"moved": each, "text": clipped(texts.get(pk, ""), 160)} for each, pk in zip(rows, ids, strict=True)]
+def _with_texts(evaluation: Evaluation, rows: list[Moved]) -> list[dict[str, object]]:
+    """Return the rows with the texts of their queries, where their projects have them still."""
+    origins = origins_of(evaluation, [each.query_id for each in rows])
+    projects, ids = ({each[place] for each in origins.values()} for place in (0, 1))
+    found = Query.objects.filter(project__slug__in=projects, external_id__in=ids)
+    texts = {(slug, own): text for slug, own, text in found.values_list("project__slug", "external_id", "text")}
+    known = {name: texts.get(origin, "") for name, origin in origins.items()}
+    return [{"moved": each, "text": clipped(known.get(each.query_id, ""), 160)} for each in rows]
 
 
 def _asked(request: HttpRequest, field: str) -> int:
@@ -415,7 +417,7 @@ def _documents(chosen: Chosen, first: Evaluation, second: Evaluation, query_id: 
     """Return one query's documents in both rankings."""
     try:
         query, rows = evaluation_query(chosen.snapshot, chosen.split, query_id)
-    except (NothingToMeasure, FileNotFoundError):
+    except NothingToMeasure:
         raise Http404 from None
     before, after = (unpacked(bytes(each.scores))[rows] for each in (first, second))
     are_ranks = (bool(first.metrics.get("are_ranks")), bool(second.metrics.get("are_ranks")))
