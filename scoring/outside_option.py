@@ -7,8 +7,9 @@ evidence too; `scoring.project_fits` stores who they are, so that one fit depend
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 from django.db import connection
@@ -69,11 +70,18 @@ class Read:
         return without_outside_option(fit, replace(self.one, touched=touched), sizes)
 
 
-def with_neither(read: ProjectColumns, *, says: Sequence[int], counted: set[int] | None = None) -> Read:
+def with_neither(
+    read: ProjectColumns,
+    *,
+    says: Sequence[int],
+    counted: set[int] | None = None,
+    odds: Mapping[int, float] = MappingProxyType({}),
+) -> Read:
     """Add the answers "neither" of the queries, as of now, to their votes.
 
     `says`: annotators who are known to use the answer; those of these queries are found here. `counted`: the annotators
-    whose answers count, None for all.
+    whose answers count, None for all. `odds`: see `scoring.raters.odds_of_first`; a preference is divided between its documents
+    without the bias, as the scores leave it out.
     """
     rows = copy_columns(
         _NEITHER, [read.query_ids.tolist()], [(name, "i8") for name in ("query", "a", "b", "annotator")]
@@ -86,7 +94,9 @@ def with_neither(read: ProjectColumns, *, says: Sequence[int], counted: set[int]
     known = _would_say(read, given, says)
     if not known.any() and not len(given["query"]):
         return Read(read, None)
-    one = with_outside_option(columns, _local(read, given), known, judge=len(read.annotator_ids))
+    one = with_outside_option(
+        columns, _local(read, given), known, judge=len(read.annotator_ids), preference=_without_bias(read, odds)
+    )
     return Read(_whole(read, one), one)
 
 
@@ -98,6 +108,14 @@ def _would_say(read: ProjectColumns, given: dict[str, IntArray], says: Sequence[
     owner = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
     here = np.searchsorted(read.query_ids, given["query"]) * len(annotators) + sayer
     return np.isin(annotators[voter], list(says)) | np.isin(owner * len(annotators) + voter, here)
+
+
+def _without_bias(read: ProjectColumns, odds: Mapping[int, float]) -> FloatArray:
+    """The preference of each vote without its annotator's position bias, float64[votes]."""
+    preference, columns = read.columns.preference, read.columns
+    first = np.array([odds.get(each, 1.0) for each in read.annotator_ids.tolist()], dtype=np.float64)[columns.judge]
+    for_a = np.where(columns.swapped, 1.0 / first, first)
+    return np.where(for_a == 1.0, preference, preference / (preference + (1.0 - preference) * for_a))
 
 
 def _local(read: ProjectColumns, given: dict[str, IntArray]) -> NeitherAnswers:

@@ -6,15 +6,17 @@ Thin wrappers around `scoring.numerics.fitting.fit`, registered in the same way 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pydantic
 
-from labeling.plugins import Rater, register
+from labeling.plugins import Rater, register, registered
 from labeling.records import ComparisonColumns, Fit
 from scoring.numerics.fitting.fit import compile_kernels, fit_queries
+from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 
 if TYPE_CHECKING:
@@ -127,3 +129,15 @@ def rate(rater: Rater, read: ProjectColumns, terms: Mapping[str, Sequence[float]
     own = np.array(known, dtype=np.float64).reshape(-1, 3)[read.columns.judge]
     position = np.where(read.columns.swapped, -1.0, 1.0)
     return rater.rate_votes(read.columns, VoteTerms(own[:, 0], own[:, 1] * position, own[:, 2] * read.columns.weight))
+
+
+def odds_of_first(rater: str, terms: Mapping[str, Sequence[float]]) -> dict[int, float]:
+    """Factors by which position biases multiply the odds of the document that was shown first, by annotator id.
+
+    `terms` as of `rate`; only those whose bias the scores of the rater of this name leave out.
+    """
+    plugin = registered("rater").get(rater)
+    if plugin is None or not issubclass(plugin, MaximumLikelihoodRater):
+        return {}
+    scale = LOGIT_SCALES[plugin.model]
+    return {int(judge): math.exp(bias * scale) for judge, (_, bias, _) in terms.items() if bias}

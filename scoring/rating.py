@@ -25,7 +25,7 @@ from scoring.models import ProjectFit
 from scoring.numerics.calibration.elo import ELO_MEAN, ELO_PER_LOGIT, elo_stderr
 from scoring.outside_option import with_neither
 from scoring.project_fits import project_rater
-from scoring.raters import rate
+from scoring.raters import odds_of_first, rate
 from scoring.same_texts import expanded, merged, same_texts
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,12 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         return Rated(queries=0, judgments=0)
     try:
         read = counted_votes(project, read)
-        whole = with_neither(read, says=shared.says_neither, counted=counted_annotators(project))
+        whole = with_neither(
+            read,
+            says=shared.says_neither,
+            counted=counted_annotators(project),
+            odds=odds_of_first(project.rater, shared.judge_terms),
+        )
         repeated = same_texts(read.query_ids.tolist())
         one = merged(whole.read, repeated)
         fit = expanded(rate(project_rater(project, shared), one.read, shared.judge_terms), one, whole.read)

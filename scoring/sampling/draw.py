@@ -6,7 +6,6 @@ scores. `workers.runs.advancing` creates rows and tasks for the drawn pairs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,13 +14,12 @@ from django.db import connection
 from django.db.models import BigIntegerField, F, Func, Value
 
 from labeling.models import Query
-from labeling.plugins import Sampler, registered
+from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
 from scoring.models import ProjectFit
 from scoring.numerics.design.sets import pack_sets, within_budget
-from scoring.numerics.fitting.likelihood import LOGIT_SCALES
-from scoring.raters import MaximumLikelihoodRater
+from scoring.raters import odds_of_first
 from scoring.same_texts import same_texts
 
 
@@ -132,24 +130,13 @@ def _preference(query_ids: Sequence[int]) -> tuple[str, list[float]]:
     fits = ProjectFit.objects.filter(project__queries__in=query_ids).exclude(judge_terms={}).distinct()
     cases, parameters = "", list[float]()
     for rater, terms in fits.values_list("rater", "judge_terms"):
-        scale = _scale_of_terms(rater)
-        for judge, (_, bias, _) in terms.items():
-            if bias and scale:
-                odds = math.exp(bias * scale)
-                cases += " WHEN %s THEN CASE WHEN answer.swapped THEN %s::float8 ELSE %s::float8 END"
-                parameters += [int(judge), 1.0 / odds, odds]
+        for judge, odds in odds_of_first(rater, terms).items():
+            cases += " WHEN %s THEN CASE WHEN answer.swapped THEN %s::float8 ELSE %s::float8 END"
+            parameters += [judge, 1.0 / odds, odds]
     if not cases:
         return "answer.preference", []
     first = f"CASE answer.annotator_id{cases} ELSE 1.0::float8 END"
     return f"answer.preference / (answer.preference + (1.0 - answer.preference) * {first})", parameters
-
-
-def _scale_of_terms(rater: str) -> float | None:
-    """Logits for a unit of the rater's strengths; None if its scores read no judges' terms (`scoring.raters.rate`)."""
-    plugin = registered("rater").get(rater)
-    if plugin is None or not issubclass(plugin, MaximumLikelihoodRater):
-        return None
-    return LOGIT_SCALES[plugin.model]
 
 
 def _distinct(pairs: np.ndarray, same: IntArray) -> np.ndarray:

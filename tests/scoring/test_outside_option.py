@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -122,3 +123,23 @@ def test_thresholds_put_queries_on_one_scale_where_that_predicts_grades_better()
     Query.objects.update(judged_version=99)
     rate_stale(project.pk)
     assert dict(Score.objects.values_list("candidate", "relevance")) == pytest.approx(stored, abs=1e-9)
+
+
+def test_a_preference_is_divided_without_the_position_bias_that_scores_leave_out() -> None:
+    """Two documents that a judge finds equal but for its bias stand equal, although one was always shown first."""
+    query = make_query_with_documents(make_project(), 4)
+    judge = make_judges(query.project)[0]
+    shown_first = 1.0 / (1.0 + math.exp(-1.0))
+    for other in (2, 3):
+        for first in (0, 1):
+            judge_pair(make_pair(query, first, other), judge, 0.9)
+    judge_pair(make_pair(query, 0, 1), judge, shown_first)
+    say_neither(query, judge, 2, 3)
+    Project.objects.filter(pk=query.project_id).update(rater="bradley-terry")
+    ProjectFit.objects.update_or_create(
+        project=query.project,
+        defaults={"rater": "bradley-terry", "judge_terms": {str(judge.pk): [1.0, 1.0, 1.0]}, "version": 1},
+    )
+    rate_stale(query.project_id)
+    elo = elo_by_place(query)
+    assert elo[0] == pytest.approx(elo[1], abs=1e-6)

@@ -48,12 +48,18 @@ class WithOption:
 
 
 def with_outside_option(
-    columns: ComparisonColumns, neither: NeitherAnswers, says: BoolArray, *, judge: int
+    columns: ComparisonColumns,
+    neither: NeitherAnswers,
+    says: BoolArray,
+    *,
+    judge: int,
+    preference: FloatArray | None = None,
 ) -> WithOption:
     """Add the outside option to the queries with such answers.
 
     `says` bool[votes]: the vote is of an annotator who would have answered "neither"; then its preference is also evidence
-    that one of the two is above the threshold. The comparisons with the option are those of `judge`, a new number.
+    that one of the two is above the threshold. The comparisons with the option are those of `judge`, a new number, without
+    position bias: `preference` float64[votes] are the votes' preferences without theirs, None where they have none.
     """
     of_vote = np.repeat(np.arange(columns.queries), np.diff(columns.offsets))
     has = np.zeros(columns.queries, dtype=np.bool_)
@@ -62,7 +68,8 @@ def with_outside_option(
     # (query, candidate, P(the candidate is chosen rather than the option), weight) of each new comparison
     query = np.concatenate([of_vote[chosen], of_vote[chosen], neither.query, neither.query])
     item = np.concatenate([columns.a[chosen], columns.b[chosen], neither.a, neither.b])
-    share = np.concatenate([columns.preference[chosen], 1.0 - columns.preference[chosen]])
+    for_a = (columns.preference if preference is None else preference)[chosen]
+    share = np.concatenate([for_a, 1.0 - for_a])
     lost = np.ones(2 * len(neither.query))
     won = np.concatenate([np.ones(len(share)), np.zeros(len(lost))])
     weight = VOTE * np.concatenate([share * np.tile(columns.weight[chosen], 2), lost])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labeling.records import ComparisonColumns, FloatArray
+from scoring.numerics.design.static import random_cycles
 from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.outside_option import (
@@ -16,6 +19,7 @@ from scoring.numerics.fitting.outside_option import (
     with_outside_option,
     without_outside_option,
 )
+from scoring.numerics.fitting.votes import VoteTerms, fit_votes
 
 NONE = NeitherAnswers(*(np.zeros(0, dtype=np.int64) for _ in range(3)))
 
@@ -43,6 +47,40 @@ def test_strengths_and_threshold_of_luces_choices_are_found() -> None:
     theta, found = fitted(columns, neither_of([tuple(pair) for pair in pairs[chosen == 2].tolist()]))
     assert theta == pytest.approx(truth, abs=0.05)
     assert found == pytest.approx([threshold], abs=0.05)
+
+
+@pytest.mark.parametrize("bias", [1.0, 2.0])
+def test_votes_without_their_position_bias_find_the_strengths_better(bias: float) -> None:
+    """Soft votes of a judge that favours what is shown first, in one order a pair; the pairs' fit knows the bias."""
+    errors: list[tuple[float, float]] = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        truth = rng.normal(0.3, 1.5, 20)
+        pairs = random_cycles(20, 4, rng)
+        swapped = rng.random(len(pairs)) < 0.5
+        side = np.where(swapped, -1.0, 1.0)
+        difference = truth[pairs[:, 0]] - truth[pairs[:, 1]]
+        is_neither = rng.random(len(pairs)) < 1.0 / (1.0 + np.exp(truth)[pairs].sum(axis=1))
+        seen = 1.0 / (1.0 + np.exp(-(difference + bias * side + rng.normal(0.0, 0.5, len(pairs)))))
+        said, (a, b) = ~is_neither, pairs.T
+        columns = replace(votes_of_query(a[said], b[said], seen[said], size=20), swapped=swapped[said])
+        neither = neither_of([tuple(pair) for pair in pairs[is_neither].tolist()])
+        odds = np.exp(bias * side[said])
+        free = columns.preference / (columns.preference + (1.0 - columns.preference) * odds)
+        found = []
+        for preference in (None, free):
+            one = with_outside_option(
+                columns, neither, np.ones(len(odds), dtype=np.bool_), judge=1, preference=preference
+            )
+            offset = np.where(one.vote >= 0, bias * side[said][one.vote], 0.0)
+            terms = VoteTerms(np.ones(len(offset)), offset, one.columns.weight)
+            fit = fit_votes(one.columns, terms, model="bradley-terry", prior_precision=0.1)
+            whole, _ = without_outside_option(fit, one, columns.sizes)
+            found.append(float(np.sqrt(np.mean((whole.theta - truth + truth.mean()) ** 2))))
+        errors.append((found[0], found[1]))
+    raw, free_of_bias = np.array(errors).T
+    gain = raw - free_of_bias
+    assert gain.mean() > 2.0 * gain.std() / np.sqrt(len(gain)) > 0.0
 
 
 def test_a_document_of_neither_alone_stands_below_every_loser() -> None:
