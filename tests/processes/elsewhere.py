@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -50,3 +52,29 @@ def by_length(body: Any) -> Reply:
     rows = [{"index": index, key: float(len(text))} for index, text in enumerate(texts)]
     rows.sort(key=lambda row: -row[key])
     return 200, {}, json.dumps({"results": rows} if "documents" in body else rows).encode()
+
+
+@contextlib.contextmanager
+def dripping(start: bytes = b"HTTP/1.1 200 OK\r\nX-Slow: ") -> Iterator[str]:
+    """The address of a server that answers `start` and then a byte every 20 ms without an end."""
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(start)
+            while not ended.wait(0.02):
+                connection.sendall(b"a")
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=listener.accept()[:1], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            ended.set()
+            listener.shutdown(socket.SHUT_RDWR)

@@ -7,6 +7,7 @@ for work that was rolled back. A receiver may get one twice (after a crash or a 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -18,6 +19,7 @@ import httpx
 from django.db import connection
 from django.db.models.functions import Now
 
+from workers.endpoints.event_loop import run
 from workers.endpoints.stored.encryption import EncryptionUnavailable, SecretsUnreadable
 from workers.models import WebhookDelivery
 from workers.webhooks.addresses import AddressRefused, Target, find_target
@@ -133,28 +135,34 @@ def send(delivery: WebhookDelivery) -> Sent:
     except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
         return Sent(None, f"the host of the address is unknown: {error}")
     try:
-        return _read(_posted(delivery.webhook.url, target, headers, body))
+        return _read(run(_posted(delivery.webhook.url, target, headers, body)))
+    except TimeoutError:
+        return Sent(None, f"no answer within {TIMEOUT_S:g} s")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Sent(None, f"no answer: {type(error).__name__}: {error}"[:LONGEST_MESSAGE])
 
 
-def _posted(url: str, target: Target, headers: dict[str, str], body: bytes) -> int:
-    """POST to the checked IP addresses in turn, so that a second look-up cannot lead elsewhere; returns the status."""
+async def _posted(url: str, target: Target, headers: dict[str, str], body: bytes) -> int:
+    """POST to the checked IP addresses in turn, so that a second look-up cannot lead elsewhere; returns the status.
+
+    Each address has TIMEOUT_S in all, however slowly its headers arrive. Raises httpx.HTTPError, TimeoutError.
+    """
     named = httpx.URL(url)
     sent = {**headers, "Host": named.netloc.decode(), "Content-Type": "application/json", "User-Agent": "zelo-webhooks"}
-    with httpx.Client(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client:
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=TIMEOUT_S) as client:
         for place, address in enumerate(target.addresses, start=1):
             request = client.build_request(
                 "POST", named.copy_with(host=address), headers=sent, content=body,
                 extensions={"sni_hostname": target.host},
             )  # fmt: skip
             try:
-                response = client.send(request, stream=True)  # its body is not read
+                async with asyncio.timeout(TIMEOUT_S):
+                    response = await client.send(request, stream=True)  # its body is not read
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if place == len(target.addresses):
                     raise
                 continue
-            response.close()
+            await response.aclose()
             return response.status_code
     raise httpx.ConnectError("the host has no address")
 

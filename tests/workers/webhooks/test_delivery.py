@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,11 +18,13 @@ from pytest_django import Settings
 from labeling.models import AuditEntry, Project
 from scoring.models import Snapshot
 from tests.factories.rows import make_judges, make_project, make_run, make_user
+from tests.processes.elsewhere import dripping
 from tests.processes.receiver import Receiver, receiving
 from trainer.models import TrainingRun
 from workers.deletion.projects import archive_project
 from workers.models import Job, Run, Webhook, WebhookDelivery
 from workers.runs.transitions import cancel_run, move
+from workers.webhooks import delivery as deliveries
 from workers.webhooks.changes import (
     NewSecret,
     WebhookRefused,
@@ -207,3 +210,17 @@ def test_a_deleted_project_sends_nothing(project: Project, made: NewSecret) -> N
     send_test(made.webhook)
     archive_project(project, by=None)
     assert due_webhook_ids() == []
+
+
+def test_an_answer_that_drips_ends_at_the_time_limit(
+    project: Project, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "TIMEOUT_S", 0.3)
+    with dripping() as url:
+        settings.ZELO_WEBHOOK_HOSTS = [url.removeprefix("http://")]
+        made = add_webhook(project, f"{url}/hook", EVENTS)
+        send_test(made.webhook)
+        began = time.monotonic()
+        assert deliver(made.webhook.pk) == 1
+    assert time.monotonic() - began < 2.0
+    assert only().message == "no answer within 0.3 s"

@@ -7,6 +7,7 @@ environment variables and are read at each call. `trainer.evaluation.external.pr
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -132,13 +133,15 @@ class OutsideReranker:
         self.endpoint = endpoint
         self._sleep = sleep
         self._size = endpoint.documents_at_once
-        self._client = httpx.Client(timeout=endpoint.timeout_s, follow_redirects=False)
+        self._client = httpx.AsyncClient(timeout=None, follow_redirects=False)
+        self._loop = asyncio.Runner()
 
     def __enter__(self) -> OutsideReranker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        self._loop.run(self._client.aclose())
+        self._loop.close()
 
     def scores(self, query: str, documents: Sequence[str], *, instruction: str = "") -> FloatArray:
         """One score per document, in order, higher is better; `instruction` replaces that of the endpoint.
@@ -226,13 +229,22 @@ class OutsideReranker:
         raise failure(f"{self.endpoint.name} did not rank ({problem}); check that it runs and which limits it has")
 
     def _reply(self, body: Mapping[str, Any]) -> httpx.Response:
-        """One request; the reply is read as it arrives, up to MOST_REPLY_BYTES and `timeout_s` in all.
+        """One request, `timeout_s` in all from the connection to the last byte, however the pieces arrive.
 
-        A packed error page is not read: its status says enough. Raises OutsideFailed for packed scores and for a longer
-        reply, httpx.HTTPError.
+        Raises OutsideFailed for packed scores and for a longer reply, httpx.HTTPError.
         """
-        deadline = time.monotonic() + self.endpoint.timeout_s
-        with self._client.stream("POST", self.endpoint.url, json=body, headers=self._headers()) as reply:
+        return self._loop.run(self._asked(body, self._headers()))
+
+    async def _asked(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        try:
+            async with asyncio.timeout(self.endpoint.timeout_s):
+                return await self._read_reply(body, headers)
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"the reply took longer than {self.endpoint.timeout_s:g} s") from None
+
+    async def _read_reply(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+        """The reply, up to MOST_REPLY_BYTES. A packed error page is not read: its status says enough."""
+        async with self._client.stream("POST", self.endpoint.url, json=body, headers=dict(headers)) as reply:
             content = bytearray()
             encoding = reply.headers.get("content-encoding", "").strip()
             is_packed = encoding.lower() not in ("", "identity")
@@ -240,14 +252,13 @@ class OutsideReranker:
                 raise OutsideFailed(
                     f"{self.endpoint.name} answered packed content ({self._clean(encoding, 40)}); expected plain JSON"
                 )
-            for block in () if is_packed else reply.iter_raw():
-                content += block
-                if len(content) > MOST_REPLY_BYTES:
-                    raise OutsideFailed(
-                        f"{self.endpoint.name} answered more than {MOST_REPLY_BYTES:,} bytes; expected a list of scores"
-                    )
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout(f"the reply took longer than {self.endpoint.timeout_s:g} s")
+            if not is_packed:
+                async for block in reply.aiter_raw():
+                    content += block
+                    if len(content) > MOST_REPLY_BYTES:
+                        raise OutsideFailed(
+                            f"{self.endpoint.name} answered more than {MOST_REPLY_BYTES:,} bytes; expected a list of scores"
+                        )
         kept = {name: reply.headers[name] for name in ("retry-after", "location") if name in reply.headers}
         return httpx.Response(reply.status_code, headers=kept, content=bytes(content))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes.elsewhere import Elsewhere, Reply, by_length
+from tests.processes.elsewhere import Elsewhere, Reply, by_length, dripping
 from trainer.evaluation.external.rerankers import (
     MOST_REPLY_BYTES,
     OutsideEndpoint,
@@ -325,3 +325,23 @@ def test_the_operators_list_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZELO_RERANKERS", json.dumps([row]))
     with pytest.raises(UnknownOutside, match="defines: theirs"):
         outside_endpoint("ours")
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Slow: ",
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;note=",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n",
+    ],
+    ids=["header", "status", "chunk", "body"],
+)
+def test_a_reply_that_drips_ends_at_the_time_limit(start: bytes) -> None:
+    waits: list[float] = []
+    with dripping(start) as url:
+        slow = OutsideEndpoint(name="theirs", url=f"{url}/rerank", model="m", timeout_s=0.3)
+        began = time.monotonic()
+        with OutsideReranker(slow, sleep=waits.append) as reranker, pytest.raises(OutsideFailed, match="ReadTimeout"):
+            reranker.scores("q", ["a"])
+    assert time.monotonic() - began < 3.0 and len(waits) == 3, "four attempts, each at most 0.3 s"

@@ -21,8 +21,10 @@ from pytest_django import Settings
 from labeling.access.annotators import get_judge
 from labeling.models import AuditEntry, Project
 from labeling.projects import create_project
+from labeling.records import FailureKind
 from tests.factories.questions import comparison, verdict
 from tests.fake_judge.process import FakeJudge
+from tests.processes.elsewhere import dripping
 from workers.endpoints.registry import KeyMissing, UnknownEndpoint, endpoint_problems, get_endpoint, load_endpoints
 from workers.endpoints.stored import rows as stored
 from workers.endpoints.stored.changes import (
@@ -33,7 +35,7 @@ from workers.endpoints.stored.changes import (
     restore_endpoint,
     retire_endpoint,
 )
-from workers.judges.openai.http.connection_test import try_endpoint
+from workers.judges.openai.http.connection_test import list_models, try_endpoint
 from workers.judges.openai.judge import OpenAIHttpJudge
 from workers.judging.streaming import Pump
 from workers.models import EndpointDefinition, Run
@@ -334,6 +336,14 @@ def test_a_test_shows_models_reply_and_the_reason_of_a_failure(fake: FakeJudge) 
     change_endpoint("mine", {"base_url": "http://127.0.0.1:9/v1"}, key="")
     unreachable = try_endpoint(get_endpoint("mine"), model="fake")
     assert unreachable.summary.startswith("unavailable: ") and unreachable.chat is not None
+
+
+def test_a_list_of_models_that_drips_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dripping() as url:
+        monkeypatch.setenv("ZELO_ENDPOINTS", json.dumps([{"name": "slow", "base_url": url}]))
+        began = time.monotonic()
+        models, step = list_models(get_endpoint("slow"), timeout_s=0.3)
+    assert models == [] and step.kind is FailureKind.TIMEOUT and time.monotonic() - began < 2.0
 
 
 def test_the_command_takes_keys_from_files_variables_and_stdin(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 import time
 from collections import Counter
@@ -18,10 +19,12 @@ from labeling.records import FailureKind
 from tests.factories.batches import FAST, batch_run, out, step, work_until
 from tests.factories.http_panel import define_endpoints
 from tests.fake_judge.process import FakeJudge
+from tests.processes.elsewhere import dripping
 from workers.budgets.changes import change_budgets
 from workers.budgets.spend import totals_of_run
 from workers.endpoints.batching import batch_status
 from workers.endpoints.registry import get_endpoint
+from workers.judges.openai.http import batch_client
 from workers.judges.openai.http.batch_client import BatchCallFailed, BatchClient
 from workers.judging import batches
 from workers.judging.failures import resume_and_retry
@@ -191,6 +194,20 @@ def test_an_upload_that_takes_too_long_as_a_whole_is_ended(fake: FakeJudge, monk
     assert (caught.value.kind, caught.value.retryable, caught.value.is_unknown) == (FailureKind.TIMEOUT, True, True)
     assert "slow.jsonl" not in fake.batches()["uploads"]
     assert client.upload("slow.jsonl", SlowFile(b"x" * 100_000), timeout_s=5.0)
+
+
+def test_a_reply_that_drips_ends_at_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_client, "CONNECT_S", 0.2)
+    with dripping() as url:
+        row = {"name": "slow", "base_url": url, "timeout_s": 0.3}
+        monkeypatch.setenv("ZELO_ENDPOINTS", json.dumps([row]))
+        client = BatchClient(get_endpoint("slow"))
+        for call in (lambda: client.retrieve("b"), lambda: list(client.lines("f"))):
+            began = time.monotonic()
+            with pytest.raises(BatchCallFailed, match=r"no complete answer within 0\.3 s") as caught:
+                call()
+            assert time.monotonic() - began < 2.0
+            assert (caught.value.kind, caught.value.is_unknown) == (FailureKind.TIMEOUT, True)
 
 
 def test_a_cancelled_run_cancels_its_batch_and_keeps_what_was_answered(

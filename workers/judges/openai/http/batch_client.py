@@ -6,22 +6,26 @@ Creating is the only call that costs. Calls are made one at a time, outside any 
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, BinaryIO
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, BinaryIO, TypeVar
 
 import httpx
 
 from labeling.records import FailureKind
 from workers.endpoints.batching import MARKER, BatchCallFailed, BatchError, BatchLine, RemoteBatch, batch_status
+from workers.endpoints.event_loop import run
 from workers.endpoints.registry import Access, Endpoint, KeyMissing
 from workers.judges.openai.http.client import CONNECT_S, without_secrets
 from workers.judges.openai.http.remedies import server_of
 from workers.judges.openai.http.statuses import failure_of_status
 from workers.judges.openai.reading.failures import storable
+
+Result = TypeVar("Result")
 
 WINDOW = "24h"
 PAGE = 100
@@ -32,7 +36,7 @@ MOST_ERRORS = 1000
 
 
 class _Timed(io.RawIOBase):
-    """A file that is uploaded: its reader fails when the whole upload takes too long, for httpx limits each write alone."""
+    """A file that is uploaded: its reader fails when the whole upload takes too long."""
 
     def __init__(self, content: BinaryIO, timeout_s: float) -> None:
         self._content, self._until, self._timeout_s = content, time.monotonic() + timeout_s, timeout_s
@@ -95,10 +99,9 @@ class BatchClient:
         self._call("DELETE", f"/files/{file_id}")
 
     def lines(self, file_id: str) -> Iterator[BatchLine | None]:
-        with self._request("GET", f"/files/{file_id}/content", timeout_s=self.endpoint.timeout_s) as response:
-            for line in _lines(response.iter_bytes()):
-                if line.strip():
-                    yield read_line(line.decode(errors="replace"))
+        for line in _lines(self._pieces("GET", f"/files/{file_id}/content")):
+            if line.strip():
+                yield read_line(line.decode(errors="replace"))
 
     def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         """The rows of a list, newest first."""
@@ -112,8 +115,13 @@ class BatchClient:
             after = {"after": _text(rows[-1], "id")}
 
     def _call(self, method: str, path: str, *, timeout_s: float | None = None, **content: Any) -> dict[str, Any]:
-        with self._request(method, path, timeout_s=timeout_s or self.endpoint.timeout_s, **content) as response:
-            text = response.read()
+        """The JSON of a reply, within `timeout_s` in all once there is a connection."""
+
+        async def whole() -> bytes:
+            async with self._request(method, path, **content) as response:
+                return await response.aread()
+
+        text = self._within(timeout_s or self.endpoint.timeout_s, method, path, whole())
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):
@@ -124,9 +132,45 @@ class BatchClient:
             raise BatchCallFailed(FailureKind.UNPARSEABLE, message, retryable=True, is_unknown=True)
         return body
 
-    @contextmanager
-    def _request(self, method: str, path: str, *, timeout_s: float, **content: Any) -> Iterator[httpx.Response]:
-        """A reply with status 200. Raises BatchCallFailed for any other, and for an interrupted one."""
+    def _pieces(self, method: str, path: str) -> Iterator[bytes]:
+        """The pieces of a reply, however long it is; the headers and each piece have the time of a call."""
+        timeout_s = self.endpoint.timeout_s
+        opened = AsyncExitStack()
+
+        async def begin() -> AsyncIterator[bytes]:
+            return (await opened.enter_async_context(self._request(method, path))).aiter_bytes()
+
+        try:
+            pieces = self._within(timeout_s, method, path, begin())
+            while (piece := self._within(timeout_s, method, path, _next(pieces))) is not None:
+                yield piece
+        finally:
+            run(opened.aclose())
+
+    def _within(self, timeout_s: float, method: str, path: str, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of a part of a call, which may take CONNECT_S more for its connection. Raises BatchCallFailed."""
+
+        async def limited() -> Result:
+            async with asyncio.timeout(timeout_s + CONNECT_S):
+                return await work
+
+        try:
+            return run(limited())
+        except TimeoutError:
+            said = f"no complete answer within {timeout_s:g} s; raise timeout_s of the endpoint if it is slow"
+            raise self._broken_off(FailureKind.TIMEOUT, method, path, said, sent=True) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL)
+            kind = FailureKind.TIMEOUT if isinstance(error, httpx.TimeoutException) else FailureKind.UNAVAILABLE
+            raise self._broken_off(kind, method, path, f"{type(error).__name__}: {error}", sent=sent) from None
+
+    def _broken_off(self, kind: FailureKind, method: str, path: str, said: str, *, sent: bool) -> BatchCallFailed:
+        message = without_secrets(f"endpoint {self.endpoint.name!r}: {method} {path}: {said}", self.endpoint.access())
+        return BatchCallFailed(kind, message, retryable=True, is_unknown=sent)
+
+    @asynccontextmanager
+    async def _request(self, method: str, path: str, **content: Any) -> AsyncIterator[httpx.Response]:
+        """A reply with status 200, of which the headers have arrived. Raises BatchCallFailed for any other, httpx.HTTPError."""
         try:
             access = self.endpoint.access()
         except KeyMissing as error:
@@ -135,32 +179,18 @@ class BatchClient:
             "headers": list(access.headers),
             "params": [*access.query, *content.pop("params", {}).items()] or None,
         }
-        # Each write and each piece of a reply may take the time of a call; an upload's reply as long as the file needs.
-        timeout = httpx.Timeout(
-            connect=min(CONNECT_S, timeout_s),
-            write=min(timeout_s, self.endpoint.timeout_s),
-            read=timeout_s,
-            pool=timeout_s,
-        )
-        url = f"{self.endpoint.base_url}{path}"
-        try:
-            with (
-                httpx.Client(timeout=timeout, follow_redirects=False) as client,
-                client.stream(method, url, **sent, **content) as response,
-            ):
-                if response.status_code != 200:
-                    raise self._failed(method, path, response, access)
-                yield response
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.InvalidURL)
-            kind = FailureKind.TIMEOUT if isinstance(error, httpx.TimeoutException) else FailureKind.UNAVAILABLE
-            message = f"endpoint {self.endpoint.name!r}: {method} {path}: {type(error).__name__}: {error}"
-            message = without_secrets(message, access)
-            raise BatchCallFailed(kind, message, retryable=True, is_unknown=not unsent) from None
+        timeout = httpx.Timeout(None, connect=min(CONNECT_S, self.endpoint.timeout_s))
+        async with (
+            httpx.AsyncClient(timeout=timeout, follow_redirects=False) as client,
+            client.stream(method, f"{self.endpoint.base_url}{path}", **sent, **content) as response,
+        ):
+            if response.status_code != 200:
+                raise self._failed(method, path, response, await response.aread(), access)
+            yield response
 
-    def _failed(self, method: str, path: str, response: httpx.Response, access: Access) -> BatchCallFailed:
+    def _failed(self, method: str, path: str, response: httpx.Response, said: bytes, access: Access) -> BatchCallFailed:
         status = response.status_code
-        content = without_secrets(response.read().decode(errors="replace"), access)
+        content = without_secrets(said.decode(errors="replace"), access)
         server = server_of(self.endpoint.base_url, response.headers, said=content[:2000])
         failure = failure_of_status(status, response.headers, content, server=server)
         denied = status in {401, 402, 403} or failure.kind is FailureKind.OVER_BUDGET
@@ -173,6 +203,11 @@ class BatchClient:
             is_unknown=status >= 500 or status in {408, 409},
             retry_after_s=failure.retry_after_s,
         )
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
+    """The next piece, None at the end."""
+    return await anext(pieces, None)
 
 
 def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -6,6 +6,7 @@ workers share, since there are at most two of them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from dataclasses import dataclass, field
@@ -85,8 +86,8 @@ def list_models(endpoint: Endpoint, *, timeout_s: float) -> tuple[list[str], Ste
     except KeyMissing as error:
         return failed(FailureKind.BAD_REQUEST, str(error))
     try:
-        status, headers, content = _get(f"{endpoint.base_url}{MODELS}", access, timeout_s)
-    except httpx.TimeoutException:
+        status, headers, content = run(_get(f"{endpoint.base_url}{MODELS}", access, timeout_s))
+    except TimeoutError:
         return failed(FailureKind.TIMEOUT, f"no complete answer within {timeout_s:.3g} s; check base_url and firewall")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         message = f"{type(error).__name__}: {error}; {unsent_remedy(error, urlsplit(endpoint.base_url).netloc)}"
@@ -103,20 +104,18 @@ def list_models(endpoint: Endpoint, *, timeout_s: float) -> tuple[list[str], Ste
     return shown, Step(time.monotonic() - began, reply=", ".join(shown)[:LONGEST_REPLY])
 
 
-def _get(url: str, access: Access, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
-    """(status, headers, content) of a GET; follows no redirect. Raises httpx.HTTPError."""
-    until = time.monotonic() + timeout_s
-    with (
-        httpx.Client(timeout=timeout_s, follow_redirects=False) as client,
+async def _get(url: str, access: Access, timeout_s: float) -> tuple[int, httpx.Headers, bytes]:
+    """(status, headers, content) of a GET, within `timeout_s` in all; follows no redirect. Raises httpx.HTTPError, TimeoutError."""
+    async with (
+        asyncio.timeout(timeout_s),
+        httpx.AsyncClient(timeout=None, follow_redirects=False) as client,
         client.stream("GET", url, headers=list(access.headers), params=list(access.query) or None) as response,
     ):
         content = bytearray()
-        for chunk in response.iter_bytes():
+        async for chunk in response.aiter_bytes():
             content += chunk
             if len(content) > MOST_LIST_BYTES:
                 raise httpx.TransportError(f"the reply is longer than {MOST_LIST_BYTES} bytes")
-            if time.monotonic() > until:
-                raise httpx.ReadTimeout("the whole reply took too long")
         return response.status_code, response.headers, bytes(content)
 
 
