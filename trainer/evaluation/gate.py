@@ -2,7 +2,8 @@
 
 The training process compares them on the splits dev and test, against human grades where most queries have them and against
 Elo elsewhere. A difference counts only if its 95 % interval excludes zero and the sign-flip test agrees, so a handful of
-queries proves nothing. `workers.jobs.training` reads the result. Imports no Django.
+queries proves nothing; where neither split has enough for that test, both together may. `workers.jobs.training` reads the
+result. Imports no Django.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ Rival = Literal["base", "first_stage"]
 SPLITS = ("dev", "test")
 MOST_ROWS = 4000
 SIGNIFICANT = 0.05
+FEWEST_QUERIES = 6  # of a sign-flip test that can find a p below .05
+TOGETHER = "dev + test"
 FEW_QUERIES = 100
 CLOSE_LABELS = 0.1
 
@@ -62,8 +65,15 @@ class GateRow:
 def hold_at_gate(rows_file: Path, published: Path, *, base: Base, train: Examples) -> dict[str, Any]:
     """The gate's result as plain values: `held_back`, `comparisons` and the likely `reasons` (names of `reasons_of`)."""
     student, untrained = student_order(published), untrained_order(base)
+    return result_of(compared_on_all(rows_file, student=student, untrained=untrained), train)
+
+
+def compared_on_all(rows_file: Path, *, student: Order, untrained: Order) -> list[GateRow]:
+    """The comparisons on each split, and on both together where each has fewer than FEWEST_QUERIES."""
     rows = [row for split in SPLITS for row in compared(rows_file, split, student=student, untrained=untrained)]
-    return result_of(rows, train)
+    if len({row.split for row in rows}) == len(SPLITS) and all(row.queries < FEWEST_QUERIES for row in rows):
+        rows += compared(rows_file, TOGETHER, student=student, untrained=untrained)
+    return rows
 
 
 def result_of(rows: Sequence[GateRow], train: Examples) -> dict[str, Any]:
@@ -135,7 +145,7 @@ def _best_of(facts: Mapping[str, Any]) -> str:
 
 
 def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -> list[GateRow]:
-    """The student against each rival on queries of a split that the rival ranks; none where nothing can be measured."""
+    """The student against each rival on queries of a split, or of both TOGETHER, that the rival ranks; none where nothing can be measured."""
     try:
         queries, reference = _queries(rows_file, split)
     except NothingToMeasure:
@@ -183,7 +193,8 @@ def reasons_of(rows: Sequence[GateRow], train: Examples) -> list[str]:
 
 def _queries(rows_file: Path, split: str) -> tuple[list[EvaluationQuery], Reference]:
     """Random queries of at most MOST_ROWS rows, and the reference that most of them have. Raises NothingToMeasure."""
-    found = read_queries(rows_file, split, name=rows_file.name)
+    splits = SPLITS if split == TOGETHER else (split,)
+    found = [query for each in splits for query in read_queries(rows_file, each, name=rows_file.name)]
     sizes = np.array([len(query.documents) for query in found])
     kept = [found[at] for at in drawn_queries(sizes, MOST_ROWS).tolist()]
     graded = [query for query in kept if query.says("grades")]

@@ -14,6 +14,7 @@ from scoring.numerics.measures.rankings import ndcg
 from trainer.examples import drawn_queries
 
 NDCG_AT = 10
+FEWEST_QUERIES = 6
 
 
 class LossNotFinite(ArithmeticError):
@@ -28,6 +29,11 @@ def some_queries(examples: Examples, rows: int) -> Examples:
     chosen = drawn_queries(np.diff(bounds), rows)
     kept = np.concatenate([np.arange(bounds[at], bounds[at + 1]) for at in chosen.tolist()])
     return _chosen(examples, kept)
+
+
+def are_too_few(dev: Examples) -> bool:
+    """Whether a head that has learned nothing may order these queries well by chance."""
+    return len(np.unique(dev.query_ids)) < FEWEST_QUERIES
 
 
 def with_an_order(examples: Examples) -> Examples:

@@ -36,7 +36,7 @@ from trainer.instructions import check_instructions, told_data
 from trainer.training import adapters, checkpoints
 from trainer.training.adapters import PROBE_ROWS, attach_adapter, choose_bf16, place_of, set_dropout
 from trainer.training.batching import LengthBuckets, QueryLists
-from trainer.training.dev_ndcg import dev_ndcg, not_finite, some_queries, with_an_order
+from trainer.training.dev_ndcg import are_too_few, dev_ndcg, not_finite, some_queries, with_an_order
 from trainer.training.label_scaling import stretch_of
 from trainer.training.losses.elo import elo_of, elo_scale_of, with_preferences
 from trainer.training.losses.query_loss import QueryLoss, list_loss
@@ -183,10 +183,11 @@ def _train(
         data = replace(data, train=replace(data.train, labels=stretch.spread(data.train.labels)))
     prepared = _prepare(model, data, max_length=max_length, dev_rows=options.dev_rows)
     trainer = _LoraTrainer(
-        model, adapted, prepared, options=options, workspace=workspace, report=report, parts=parts, bf16=bf16
-    )
+        model, adapted, prepared, options=options, workspace=workspace, report=report, parts=parts, bf16=bf16,
+        by_chance=start is None and not base.ranks_untrained and are_too_few(prepared.dev),
+    )  # fmt: skip
     if trainer.is_first:
-        _say_prepared(report, trainer, prepared, data, adapted)
+        _say_prepared(report, trainer, prepared, adapted)
     trainer.run()
     adapter = trainer.keep_best()
     if stretch is not None and trainer.is_first:
@@ -230,19 +231,16 @@ def _prepare(model: CrossEncoder, data: TrainingData, *, max_length: int, dev_ro
     return _Prepared(train, data.train, dev=replace(dev, queries=fitted.queries, documents=fitted.documents))
 
 
-def _say_prepared(
-    report: Report, trainer: _LoraTrainer, prepared: _Prepared, data: TrainingData, adapted: PeftModel
-) -> None:
+def _say_prepared(report: Report, trainer: _LoraTrainer, prepared: _Prepared, adapted: PeftModel) -> None:
     trained, all_weights = adapted.get_nb_trainable_parameters()
-    plan = trainer.buckets.plan(0)
     report(
         "prepared",
-        rows=len(data.train),
+        rows=len(prepared.rows),
         dev_rows=len(prepared.dev),
         cut_rows=prepared.train.cut,
         longest=int(prepared.train.lengths.max()),
         tokens_an_epoch=int(prepared.train.lengths.sum()),
-        padding=1.0 - float(prepared.train.lengths.sum()) / plan.padded_tokens,
+        padding=1.0 - float(prepared.train.lengths.sum()) / trainer.buckets.plan(0).padded_tokens,
         trained_weights=int(trained),
         weights=int(all_weights),
         devices=trainer.devices,
@@ -265,8 +263,9 @@ class _LoraTrainer(CrossEncoderTrainer):
         report: Report,
         parts: int,
         bf16: bool,
+        by_chance: bool,
     ) -> None:
-        self.options, self.workspace, self.report = options, workspace, report
+        self.options, self.workspace, self.report, self.by_chance = options, workspace, report, by_chance
         self.adapted, self.prepared = adapted, prepared
         self.course = _Course()
         arguments = CrossEncoderTrainingArguments(
@@ -350,14 +349,14 @@ class _LoraTrainer(CrossEncoderTrainer):
         return target
 
     def look(self, step: int) -> None:
-        """Rank the dev split, keep the adapter if it is the best, and apply early stopping."""
+        """Rank the dev split, keep the adapter if it is the best, but at step 0 `by_chance`, and apply early stopping."""
         if len(self.prepared.dev):
             size = 4 * self.args.per_device_train_batch_size
             value = dev_ndcg(self.model, self.prepared.dev, batch_size=size, bf16=self.args.bf16)
             course = self.course
             course.curve.append((step, value))
-            better = course.best is None or value > course.best
-            course.patience_used = 0 if better else course.patience_used + 1
+            better = (course.best is None or value > course.best) and not (self.by_chance and step == 0)
+            course.patience_used = 0 if better or step == 0 else course.patience_used + 1
             if better:
                 course.best, course.best_step = value, step
                 if self.is_first:

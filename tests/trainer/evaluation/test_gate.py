@@ -13,7 +13,7 @@ import pytest
 
 from tests.factories.lessons import make_data, write_rows
 from trainer.bases import MINILM, load_base
-from trainer.evaluation.gate import compared, held_back_reason, result_of, shown_gate
+from trainer.evaluation.gate import TOGETHER, compared, compared_on_all, held_back_reason, result_of, shown_gate
 from trainer.evaluation.rankers import Scorer
 from trainer.recommendation import recommended_trainer
 from trainer.training.process import plain
@@ -25,12 +25,7 @@ BAD = Scorer(lambda query, documents: -np.array([text.split().count(query.split(
 def gate(tmp_path: Path, *, dev: int, student: Any, untrained: Any) -> dict[str, Any]:
     data = make_data(12, dev=dev)
     write_rows(tmp_path / "rows.parquet", data)
-    rows = [
-        row
-        for split in ("dev", "test")
-        for row in compared(tmp_path / "rows.parquet", split, student=student, untrained=untrained)
-    ]
-    return result_of(rows, data.train)
+    return result_of(compared_on_all(tmp_path / "rows.parquet", student=student, untrained=untrained), data.train)
 
 
 def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_path: Path) -> None:
@@ -39,6 +34,30 @@ def test_a_student_that_is_worse_than_its_base_is_held_back_with_reasons(tmp_pat
     (base,) = (row for row in found["comparisons"] if row["rival"] == "base")
     assert base["worse"] and base["split"] == "dev" and base["queries"] == 12 and base["high"] < 0.0
     assert {"few_queries", "good_base"} <= set(found["reasons"])
+
+
+def test_few_dev_and_few_test_queries_prove_together_that_a_student_is_worse(tmp_path: Path) -> None:
+    file = tmp_path / "rows.parquet"
+    for dev, is_sure in ((4, False), (6, True)):
+        data = make_data(12, dev=dev)
+        write_rows(file, data)
+        rows = pq.read_table(file)
+        splits, last = rows.column("split").to_pylist(), max(rows.column("query_id").to_pylist())
+        moved = [
+            "test" if split == "dev" and query > last - dev // 2 else split
+            for split, query in zip(splits, rows.column("query_id").to_pylist(), strict=True)
+        ]
+        at = rows.column_names.index("split")
+        pq.write_table(rows.set_column(at, "split", pa.array(moved, pa.string())), file)
+        found = result_of(compared_on_all(file, student=BAD, untrained=GOOD), data.train)
+        by_split = {row["split"]: row for row in found["comparisons"] if row["rival"] == "base"}
+        assert {name: row["queries"] for name, row in by_split.items()} == {
+            "dev": dev // 2, "test": dev // 2, TOGETHER: dev,
+        }  # fmt: skip
+        assert not by_split["dev"]["worse"] and not by_split["test"]["worse"]
+        assert by_split[TOGETHER]["worse"] is is_sure is found["held_back"]
+    assert " on 6 dev + test queries (" in held_back_reason(found)
+    assert not result_of(compared_on_all(file, student=GOOD, untrained=BAD), data.train)["held_back"]
 
 
 def test_a_comparison_without_an_interval_says_why(tmp_path: Path) -> None:

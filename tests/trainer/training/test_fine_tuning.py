@@ -214,7 +214,7 @@ def test_a_finished_training_is_not_repeated(bert: Path, tmp_path: Path) -> None
 
 
 def test_it_stops_where_nothing_gets_better(bert: Path, tmp_path: Path) -> None:
-    _, told = learn(bert, tmp_path / "w", learning_rate=1e-9, patience=2, eval_steps=2)
+    _, told = learn(bert, tmp_path / "w", data=make_data(8, dev=6), learning_rate=1e-9, patience=2, eval_steps=2)
     assert [each["step"] for each in told.of("evaluated")] == [0, 2, 4]
 
 
@@ -223,8 +223,12 @@ def test_where_a_fresh_head_ranks_best_untrained_there_is_nothing_to_publish(
 ) -> None:
     values = iter((0.9, *[0.1] * 50))
     monkeypatch.setattr(fine_tuning, "dev_ndcg", lambda *_, **__: next(values))
-    trained, _ = learn(bert, tmp_path)
+    trained, _ = learn(bert, tmp_path / "many", data=make_data(8, dev=6))
     assert trained.facts["best_step"] == 0 and trained.base_won
+    values = iter((0.9, 0.1, 0.2, *[0.1] * 50))
+    few, told = learn(bert, tmp_path / "few", data=make_data(8, dev=2))
+    assert not few.base_won and few.facts["best_step"] == told.of("evaluated")[2]["step"], "by chance on two queries"
+    assert few.facts["dev_ndcg@10"] == 0.2
 
 
 def test_without_a_dev_split_the_last_adapter_stays(bert: Path, tmp_path: Path) -> None:
