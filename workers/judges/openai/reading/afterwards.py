@@ -138,6 +138,17 @@ def is_unfinished(after: str) -> bool:
     return bool(title) and not re.search(r"[.!?]\W*\Z", title or "") and announces((title or "").strip(" *_:").lower())
 
 
+# A conclusion that is the whole of its sentence, or goes on with its reason; "better written" is none.
+_CONCLUSION = re.compile(
+    r"\b(?:[Tt]he )?(?:[Dd]ocument |[Dd]oc |[Oo]ption |[Pp]assage |[Tt]ext )?[*_\"'`]*(?P<winner>[AB])[*_\"'`]* is"
+    r"(?: (?:the|a|an|much|far|clearly|therefore|thus|hence|overall|slightly|somewhat|significantly|definitely|also|therefore clearly))*"
+    r" (?:more relevant|most relevant|more useful|more helpful|more direct|better|best|preferable|preferred|winner)"
+    r"(?: (?:match|answer|choice|fit|document|option|one|passage|result))?"
+    r"(?=[\s*_]*(?:[.!;]|\Z)|,|[\s]+(?:because|since|as|than|for (?:the|this)|to (?:the|this)|here|overall)\b)"
+)
+_CONDITION = re.compile(r"\b(?:if|unless|would|could|might|were|whether|suppose|except)\b", re.IGNORECASE)
+
+
 def takes_back(after: str, winner: str | None) -> bool:
     """Whether the text after an answer leaves it standing no longer. `winner`: the document that it names, None for a tie, the
     letters of all that it may name where it names several.
@@ -199,6 +210,17 @@ def leads_to_another(before: str, winner: str | None) -> bool:
         if named:
             return False
     return False
+
+
+def concludes_with_another(reasoning: str, winner: str | None) -> bool:
+    """Whether the reasoning of an answer for A or B ends by calling the other document the better one, as for a score of the wrong sign.
+
+    Only its last sentence that names a document counts, and only where it draws no comparison and sets no condition.
+    """
+    named = [each[0] for each in _SENTENCE.finditer(_plain(reasoning)) if _NAMES.search(each[0])]
+    if winner not in ("A", "B") or not named or _WEIGHS.search(named[-1]) or _CONDITION.search(named[-1]):
+        return False
+    return {match["winner"] for match in _CONCLUSION.finditer(named[-1])} == {"B" if winner == "A" else "A"}
 
 
 def is_doubted(after: str) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from labeling.annotation.criteria import key_of
-from workers.judges.openai.reading.afterwards import is_unfinished, leads_to_another, takes_back
+from workers.judges.openai.reading.afterwards import concludes_with_another, is_unfinished, leads_to_another, takes_back
 from workers.judges.openai.reading.elements import after_unknown_sections, is_in_unknown_element, without_wrappers
 from workers.judges.openai.reading.field_names import (
     LATER_ANSWER,
@@ -129,6 +129,8 @@ def _last_in(
     if last.value is None:
         raise NoScore("none", "its last object is not valid JSON")
     stated, reasoning = read(last.value)
+    if _is_scored(stated) and concludes_with_another(reasoning, winner_of(stated)):
+        raise NoScore("contradiction", "its reasoning concludes that the other document is better")
     _check_order(items, text, stated, read)
     if any(_differs(item, keys, stated, read) for item in every if item.start >= last.end):
         raise NoScore(
@@ -153,6 +155,11 @@ def _last_in(
     if states_another_score(after, stated):
         raise NoScore("contradiction", "the text after its JSON object states another score")
     return stated, reasoning
+
+
+def _is_scored(stated: Any) -> bool:
+    """Whether it is a score, with or without "neither", or scores by name; not the order of a set."""
+    return not isinstance(stated, dict) or all(isinstance(each, float) for each in stated.values())
 
 
 def _without_objects(text: str, start: int, items: list[_Item]) -> str:

@@ -97,6 +97,34 @@ def test_a_sentence_that_explains_the_answer_keeps_it(after: str) -> None:
     assert read("score", f"{{}}\n\n{after}").preference_of_first == pytest.approx(0.95)
 
 
+def reasoned(mode: str, reasoning: str) -> Answer:
+    reader, answer = MODES[mode]
+    return reader(saying(answer.replace("It names it", reasoning)))
+
+
+@in_all_modes
+@pytest.mark.parametrize(
+    "reasoning",
+    ["Document B is more relevant.", "B answers it. Therefore B is better.", "A is about tanks. So document B is clearly the better match because it names the pump.",
+     "**Document B** is more relevant than A.", "Overall, B is the best answer", "B is better, as it names the pump.", "The second document is more relevant."],
+)  # fmt: skip
+def test_reasoning_that_concludes_with_the_other_document_leaves_no_answer(mode: str, reasoning: str) -> None:
+    """A score of the wrong sign: text beside the object that says the same leaves none either."""
+    with pytest.raises(NoAnswer):
+        reasoned(mode, reasoning)
+
+
+@in_all_modes
+@pytest.mark.parametrize(
+    "reasoning",
+    ["A answers. B is better written.", "Although B is better, A answers.", "If the query meant tanks, B would be better.", "Document A is more relevant than document B.",
+     "B is not more relevant.", "B is less relevant.", "It is unclear whether B is better.", "Vitamin B is better for you, A says.",
+     "Document B is more relevant to tanks. Document A is more relevant to the query.", "Dokument A passt. Dokument B behandelt Panzer."],
+)  # fmt: skip
+def test_reasoning_that_weighs_both_documents_keeps_the_answer(mode: str, reasoning: str) -> None:
+    assert reasoned(mode, reasoning).preference_of_first == pytest.approx(0.95)
+
+
 def test_where_neither_is_relevant_a_sentence_may_say_so() -> None:
     said = '{"reasoning": "x", "score": 0.2, "neither": true}\nNeither is relevant. Document A is closer.'
     assert read_score_or_neither(saying(said)).neither is True
