@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from labeling.importing.formats.run_ranks import RankColumn, third_is_rank
 from labeling.importing.lines import RowError, damaged, is_spread, numbered_lines, open_stream, spread_over_lines
 
 Run = dict[str, dict[str, float]]
@@ -47,19 +48,25 @@ _JSON = "export the run in TREC's format"
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Positions of the fields in a line; `is_rank` None where the third column may be a score or a rank."""
+    """Positions of the fields in a line; `is_rank` None where the third column may be a score or a rank; `rank`: that beside a score."""
 
     columns: int
     query: int
     document: int
     value: int
     is_rank: bool | None
+    rank: int | None = None
+    has_names: bool = False
+
+    @property
+    def is_fourth(self) -> bool:
+        return self.columns == 4 and not self.has_names
 
 
 _LAYOUTS = {
-    6: _Layout(6, 0, 2, 4, False),
-    5: _Layout(5, 0, 2, 4, False),
-    4: _Layout(4, 0, 1, 3, False),
+    6: _Layout(6, 0, 2, 4, False, rank=3),
+    5: _Layout(5, 0, 2, 4, False, rank=3),
+    4: _Layout(4, 0, 1, 3, False, rank=2),
     3: _Layout(3, 0, 1, 2, None),
 }
 
@@ -68,6 +75,7 @@ _LAYOUTS = {
 class _Reader:
     run: Run = field(default_factory=dict)
     layout: _Layout | None = None
+    ranks: RankColumn = field(default_factory=RankColumn)
 
     def add(self, words: list[str], line: int) -> None:
         is_first = self.layout is None
@@ -89,7 +97,10 @@ class _Reader:
                 line=line, field="columns", expectation=f"a header that names {NAMED}", remedy="rename the columns",
             )  # fmt: skip
         query, document = words[self.layout.query], words[self.layout.document]
-        self.store(query, document, _number(words[self.layout.value], line), line)
+        score = _number(words[self.layout.value], line)
+        self.store(query, document, _rank(score, line) if self.layout.is_rank else score, line)
+        if self.layout.rank is not None:
+            self.ranks.add(query, words[self.layout.rank], score, line, is_fourth=self.layout.is_fourth)
 
     def add_object(self, pairs: list[tuple[str, Any]], line: int) -> None:
         """A row of JSON; the first one says whether scores or ranks count."""
@@ -97,7 +108,7 @@ class _Reader:
         found = dict(zip(names, (value for _, value in pairs), strict=True))
         if self.layout is None:
             is_rank = not any(name in found for name in _SCORE)
-            self.layout = _Layout(0, 0, 0, 0, is_rank)
+            self.layout = _Layout(0, 0, 0, 0, is_rank, has_names=True)
         places = {"query": _QUERY, "document": _DOCUMENT, "score": _RANK if self.layout.is_rank else _SCORE}
         values = {}
         for field_name, known in places.items():
@@ -112,7 +123,10 @@ class _Reader:
                 raise _twice(f"the field {name!r}", line)
             values[field_name] = found[name]
         query, document = (_identifier(values[name], name, line) for name in ("query", "document"))
-        self.store(query, document, _json_number(values["score"], line), line)
+        score = _json_number(values["score"], line)
+        self.store(query, document, _rank(score, line) if self.layout.is_rank else score, line)
+        if (beside := next((found[each] for each in _RANK if each in found), None)) is not None:
+            self.ranks.add(query, beside, -score if self.layout.is_rank else score, line, is_fourth=False)
 
     def store(self, query: str, document: str, score: float, line: int) -> None:
         if not query or not document:
@@ -133,8 +147,9 @@ class _Reader:
             raise RowError(
                 "the file is empty", line=1, field="", expectation=DIALECTS, remedy="choose a file with a ranking"
             )
+        self.ranks.finish(line, is_fourth=self.layout is not None and self.layout.is_fourth)
         is_rank = self.layout.is_rank if self.layout is not None else False
-        if _third_is_rank(self.run, line) if is_rank is None else is_rank:
+        if third_is_rank(self.run, line) if is_rank is None else is_rank:
             return {query: {document: -rank for document, rank in own.items()} for query, own in self.run.items()}
         return self.run
 
@@ -313,7 +328,9 @@ def _header(words: list[str]) -> _Layout | None:
     value = score if score is not None else rank
     if query is None or document is None or value is None:
         return None
-    return _Layout(len(words), query, document, value, score is None)
+    return _Layout(
+        len(words), query, document, value, score is None, rank=rank if score is not None else None, has_names=True
+    )
 
 
 def _check_header(words: list[str], layout: _Layout, line: int) -> None:
@@ -346,30 +363,12 @@ def _number(text: str, line: int) -> float:
     return value
 
 
-def _third_is_rank(run: Run, line: int) -> bool:
-    """Whether the third of three columns is a rank: in every query the numbers are 1, 2, 3, ... as the file lists them.
-
-    A query of one document tells nothing. Raises RowError for other whole numbers that may be ranks: 1 for the one document of
-    each query, numbers that rise in every query, such as the ranks that a filter left, or 1 to n in another order.
-    """
-    lists = [list(own.values()) for own in run.values()]
-    several = [own for own in lists if len(own) > 1]
-    if several and all(own == list(range(1, len(own) + 1)) for own in lists):
-        return True
-    if not several and all(own == [1.0] for own in lists):
-        what = "is 1 for one document of each query"
-    elif not several or all(own == sorted(own, reverse=True) for own in several):
-        return False
-    elif all(own == sorted(set(own)) and own[0] >= 0.0 and all(map(float.is_integer, own)) for own in several):
-        what = "rises in each query"
-    elif any(all(sorted(own) == list(range(low, low + len(own))) for own in lists) for low in (0, 1)):
-        what = "numbers the documents of each query"
-    else:
-        return False
+def _rank(value: float, line: int) -> float:
+    if value >= 0.0:
+        return value
     raise RowError(
-        f"the third column {what}, which may be a score or a rank",
-        line=line, field="score", expectation="a header (query-id corpus-id score) or six columns",
-        remedy="export the run in TREC's format",
+        f"is {value:g}", line=line, field="rank", expectation="a rank from 0 or 1",
+        remedy="name the column score if higher is better",
     )  # fmt: skip
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from typing import IO
 
 from labeling.importing.formats import fields
 from labeling.importing.formats.fields import decoded, text_lines
-from labeling.importing.formats.line_importer import LineImporter
+from labeling.importing.formats.line_importer import LineImporter, Row
+from labeling.importing.formats.run_ranks import RankColumn
 from labeling.importing.lines import RowError
 from labeling.plugins import register
 from labeling.records import ImportedCandidate
@@ -39,6 +42,20 @@ class TrecRun(LineImporter):
         known = [len(row) in (5, 6, 7) and row[1] in ("Q0", "0") for row in rows]
         return 0.95 if good and all(good) else 0.3 if known and 2 * sum(known) >= len(known) else 0.0
 
+    _ranks: RankColumn | None = None
+
+    def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
+        """As every format of lines; the last one is an error where the scores are distances."""
+        ranks = self._ranks = RankColumn()
+        line = 1
+        for row in super().read_all(stream, parts=parts):
+            line = row.line
+            yield row
+        try:
+            ranks.finish(line, is_fourth=False)
+        except RowError as error:
+            yield error
+
     def parse_line(self, body: bytes, line: int) -> ImportedCandidate | None:
         text = decoded(body, line)
         columns = _split(text)
@@ -52,12 +69,15 @@ class TrecRun(LineImporter):
                 expectation="six: query id, Q0, document id, rank, score, name of the run",
                 remedy="separate the columns by tabs if ids contain blanks",
             )
-        return ImportedCandidate(
+        found = ImportedCandidate(
             query_id=fields.identifier(columns[0], "query id", line),
             document_id=fields.identifier(columns[2], "document id", line),
             score=fields.score(columns[4], line),
             line=line,
         )
+        if self._ranks is not None and found.score is not None:
+            self._ranks.add(found.query_id, columns[3], found.score, line, is_fourth=False)
+        return found
 
 
 @register

@@ -104,6 +104,7 @@ UGLY_PREFERENCES = [
         (f"1,{pair},anna\n", 2, "a word for the other one", "as preferences")
         for pair in ("2,7,2", "7,1,1", "b,a,a", "right,left,left")
     ),
+    ("1,x,y,0,anna\n", 2, "so 1 may be the document in column a or in b", "write a where"),
     ("1,x,,a,anna\n", 2, "b: is empty", "give it an id"),
     ("1,x,y,,anna\n", 2, "has no answer", "add the answer"),
     ("1,x,y,a\n", 2, "has 4 fields, the header 5", "double quotes"),
@@ -119,6 +120,16 @@ UGLY_PREFERENCES = [
 def test_ugly_preferences_are_named_with_line_and_remedy(line: str, number: int, problem: str, remedy: str) -> None:
     errors = [each for each in answers("preferences", GOOD + line + "1,x,z,a,anna\n") if isinstance(each, RowError)]
     assert errors and errors[0].line == number and problem in str(errors[0]) and remedy in errors[0].remedy
+
+
+@pytest.mark.django_db
+def test_labels_that_count_from_zero_are_no_votes_even_where_bad_rows_are_left_out() -> None:
+    """1 is the second document of such files, and the rows with 0 alone would be left out."""
+    project = Project.objects.create(name="Ponds", slug="ponds")
+    labelled = b"query,a,b,label\nq1,d1,d2,1\nq1,d2,d3,0\nq1,d1,d3,1\n"
+    with pytest.raises(ImportFailed, match="so 1 may be the document in column a or in b"):
+        import_dataset(project, io.BytesIO(labelled), filename="f.csv", leave_out_bad_rows=True)
+    assert not Judgment.objects.exists()
 
 
 TASK = b'{"data": {"query": "q", "text": "t"}, "annotations": []},'

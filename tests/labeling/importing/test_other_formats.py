@@ -264,6 +264,12 @@ def _errors(importer: str, data: bytes) -> list[RowError]:
         ("qrels-json", '["q1"]', 1, "begins with"),
         ("trec-run", "q1 d1 1\n", 1, "has 3 columns"),
         ("trec-run", "q1 Q0 d1 1 high x\n", 1, "'high'"),
+        (
+            "trec-run",
+            "".join(f"q1 Q0 d{n} {n} {n / 16} x\n" for n in range(1, 13)),
+            12,
+            "rise with the ranks in each query",
+        ),
         ("ms-marco-run", "1\t2\t0\n", 1, "'0'"),
         ("ms-marco-texts", "1\ta\tb\n", 1, "has 3 columns"),
         ("trec-topics", "<top>\n<num> 1\n<title> x\n", 1, "ends inside a topic"),

@@ -145,6 +145,40 @@ def test_fields_of_json_that_do_not_count_may_appear_twice() -> None:
     assert read(b'{"qid": "q1", "docid": "d1", "score": 2, "Text": "a", "text": "b"}') == {"q1": {"d1": 2.0}}
 
 
+def test_four_columns_whose_last_may_be_the_rank_are_refused() -> None:
+    """Read as scores, ranks would reverse the order."""
+    for content in (
+        b"q1 d1 0.5 1\nq1 d2 0.25 2\n",
+        b"q1 d1 90 1\nq1 d2 80 2\n",
+        b"q1 d1 90 1\nq1 d2 80 2\nq2 d1 7 1\n",
+    ):
+        with pytest.raises(RowError, match=r"four columns.*put the score into the last column, or write a header"):
+            read(content)
+    assert read(b"q1 d1 1 0.9\nq1 d2 2 0.5\n") == {"q1": {"d1": 0.9, "d2": 0.5}}
+    assert read(b"qid docid score rank\nq1 d1 90 1\nq1 d2 80 2\n") == {"q1": {"d1": 90.0, "d2": 80.0}}
+    assert read(b"qid docid rank score\nq1 d1 2 1\nq1 d2 1 2\n") == {"q1": {"d1": 1.0, "d2": 2.0}}
+
+
+def test_scores_that_rise_with_the_ranks_of_every_query_are_distances() -> None:
+    rows = [(query, rank, rank / 8) for query in ("q1", "q2") for rank in range(1, 8)]
+    trec = "".join(f"{query} Q0 d{rank} {rank} {distance} faiss\n" for query, rank, distance in rows)
+    named = "qid,docno,rank,score\n" + "".join(f"{query},d{rank},{rank},{distance}\n" for query, rank, distance in rows)
+    lines = "".join(
+        json.dumps({"qid": query, "docid": f"d{rank}", "rank": rank, "score": distance}) + "\n"
+        for query, rank, distance in rows
+    )
+    for content in (trec, named, lines):
+        with pytest.raises(RowError, match=r"as distances do.*write negative distances, or leave out the ranks"):
+            read(content.encode())
+    assert read(trec.encode() + b"q3 Q0 d1 1 2 t\nq3 Q0 d2 2 1 t\n"), "one query in the order of its ranks"
+
+
+def test_a_negative_rank_is_none() -> None:
+    for content in (b"qid,docid,rank\nq1,d1,-1\nq1,d2,-2\n", b'{"qid": "q1", "docid": "d1", "rank": -1}\n'):
+        with pytest.raises(RowError, match="is -1; expected a rank from 0 or 1"):
+            read(content)
+
+
 def test_the_rank_column_of_trec_does_not_count() -> None:
     assert read(b"q1 Q0 worse 1 1.0 t\nq1 Q0 better 2 3.0 t\n")["q1"] == {"worse": 1.0, "better": 3.0}
 

@@ -72,6 +72,15 @@ def of_winner(value: Any, a: str, b: str, line: int, *, field: str = "winner") -
     for names, preference in ((_FIRST, 1.0), (_SECOND, 0.0), (_TIE, 0.5)):
         if known in names:
             return preference, AnswerKind.PREFERENCE
+    if spelled == "0":
+        raise RowError(
+            "is '0', so 1 may be the document in column a or in b, and leaving out such lines would not help",
+            line=line,
+            field=field,
+            expectation="a, b, tie, both_irrelevant, cannot_judge, or the id of one of the two documents",
+            remedy="write a where the document in column a is better",
+            ends_file=True,
+        )
     if known in _NEITHER:
         return None, AnswerKind.BOTH_IRRELEVANT
     if known in _UNSURE:
