@@ -52,7 +52,8 @@ _VALUE_TOO_LARGE = re.compile(
     r"\b(?:top_logprobs|logprobs|top_n_tokens|n|seed)\b[^.]{0,40}?exceeds? the (?:maximum|available)", re.IGNORECASE
 )
 _FILTERED = re.compile(
-    r"content[_ ](?:filter|policy|management)|responsible_?ai|moderation|safety (?:system|filter)|flagged",
+    r"content[_ ](?:filter|policy|management)|responsible_?ai|moderation|safety (?:system|filter)|flagged|"
+    r"violat\w+ (?:\w+ ){0,3}?(?:usage|content|safety|acceptable use) (?:guidelines?|polic(?:y|ies)|rules?)",
     re.IGNORECASE,
 )
 # A server error whose body is the validation error of a request (FastAPI, pydantic).
@@ -97,7 +98,8 @@ _NO_CREDIT = re.compile(
     r"insufficient[-_ ](?:quota|balance|credits?|funds)|billing[-_ ](?:hard[-_ ]limit|not[-_ ]active|disabled)|(?:hard|spending|spend|credit|"
     r"monthly|usage|budget)[-_ ]limit[-_ ](?:has been |was )?(?:reached|exceeded)|credit balance is too low|out of credits|"
     r"(?:no|not enough|insufficient|add(?: more)?) credits?|payment required|exceeded[-_ ](?:your|the)[-_ ]?(?:current|monthly)? (?:quota|budget)|"
-    r"check your (?:plan and )?billing|balance is (?:insufficient|not enough|too low)|arrears|quota_exceeded|key limit exceeded",
+    r"check your (?:plan and )?billing|balance is (?:insufficient|not enough|too low)|arrears|quota_exceeded|key limit exceeded|"
+    r"exceeded[-_ ]?budget|budget[-_ ](?:has been |was )?exceeded",
     re.IGNORECASE,
 )
 _DEACTIVATED = re.compile(
@@ -108,6 +110,13 @@ _DEACTIVATED = re.compile(
 )
 _RATE = re.compile(
     r"retrydelay|per[-_ ]?(?:minute|second|day)|\brpm\b|\btpm\b|requests? limit|rate[-_ ]?limit", re.IGNORECASE
+)
+# Servers that limit the rate with another status than 429, such as Amazon's 400 with ThrottlingException.
+_THROTTLED = re.compile(r"\bthrottl|too[-_ ]?many[-_ ]?requests|throttling_?exception", re.IGNORECASE)
+_WAIT = re.compile(
+    r"\b(?:retry|try again)(?: your request)? (?:after|in) (?:(?P<m>\d{1,4}) ?m(?:in(?:utes?)?)?,? ?)?(?:(?P<s>\d{1,6}(?:\.\d+)?) ?(?P<ms>m?)s(?:ec(?:onds?)?)?)?\b|"
+    r"\"retryDelay\": ?\"(?P<delay>\d{1,6}(?:\.\d+)?)s\"",
+    re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
     r"model_not_found|deployment ?not ?found|unknown model|no such model|(?:model|deployment)\b.{0,200}?"
@@ -215,7 +224,8 @@ def failure_of_status(
     def failed(
         kind: FailureKind, remedy: str, *, retryable: bool = False, rejects: Rejection | None = None
     ) -> CallFailed:
-        after = retry_after_s(headers) if retryable else None
+        told = retry_after_s(headers) if retryable else None
+        after = _stated_wait(content) if told is None and retryable else told
         return CallFailed(
             kind,
             f"{shown}; {remedy}",
@@ -229,7 +239,7 @@ def failure_of_status(
 
     if trouble := _account_trouble(status, said, content):
         return failed(FailureKind.OVER_BUDGET, trouble)
-    if status == 429:
+    if status == 429 or (status in {400, 403} and _THROTTLED.search(said[:200])):
         return failed(FailureKind.RATE_LIMITED, "lower rpm or max_concurrency of the endpoint", retryable=True)
     if status == 408:
         return failed(FailureKind.TIMEOUT, "the server gave up waiting; lower max_concurrency", retryable=True)
@@ -359,7 +369,7 @@ def read_error(content: str) -> ErrorBody:
     text = str(error.get("message") or detail or error)
     param = error.get("param")
     named = (param.split(".")[0].strip(),) if isinstance(param, str) and param.strip() else _located(text)
-    return ErrorBody(str(error.get("code") or error.get("type") or ""), storable(text), named)
+    return ErrorBody(str(error.get("code") or error.get("type") or error.get("__type") or ""), storable(text), named)
 
 
 def _place(location: Any) -> tuple[str, ...]:
@@ -393,6 +403,15 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return min(max(seconds, 0.0), MOST_RETRY_AFTER_S) if math.isfinite(seconds) else None
+
+
+def _stated_wait(content: str) -> float | None:
+    """Seconds that the text of an error asks to wait ("Please retry after 7 seconds", Google's RetryInfo); at most an hour."""
+    found = _WAIT.search(content[:4000])
+    if found is None or not (found["m"] or found["s"] or found["delay"]):
+        return None
+    seconds = float(found["delay"] or found["s"] or 0.0) / (1000.0 if found["ms"] else 1.0)
+    return min(60.0 * float(found["m"] or 0.0) + seconds, MOST_RETRY_AFTER_S)
 
 
 def unsent_remedy(error: BaseException, address: str) -> str:
