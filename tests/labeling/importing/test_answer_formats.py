@@ -104,6 +104,7 @@ UGLY_PREFERENCES = [
         (f"1,{pair},anna\n", 2, "a word for the other one", "as preferences")
         for pair in ("2,7,2", "7,1,1", "b,a,a", "right,left,left")
     ),
+    ("1,x,y,None,anna\n", 2, "which Python writes for a missing value", "write neither"),
     ("1,x,y,0,anna\n", 2, "so 1 may be the document in column a or in b", "write a where"),
     ("1,x,,a,anna\n", 2, "b: is empty", "give it an id"),
     ("1,x,y,,anna\n", 2, "has no answer", "add the answer"),
@@ -128,7 +129,7 @@ def test_labels_that_count_from_zero_are_no_votes_even_where_bad_rows_are_left_o
     project = Project.objects.create(name="Ponds", slug="ponds")
     labelled = b"query,a,b,label\nq1,d1,d2,1\nq1,d2,d3,0\nq1,d1,d3,1\n"
     with pytest.raises(ImportFailed, match="so 1 may be the document in column a or in b"):
-        import_dataset(project, io.BytesIO(labelled), filename="f.csv", leave_out_bad_rows=True)
+        import_dataset(project, io.BytesIO(labelled), importer="preferences", filename="f.csv", leave_out_bad_rows=True)
     assert not Judgment.objects.exists()
 
 

@@ -16,6 +16,7 @@ from workers.judges.openai.http.batch_client import BatchClient
 from workers.judges.openai.http.client import without_secrets
 from workers.judges.openai.http.remedies import server_of
 from workers.judges.openai.http.statuses import failure_of_status
+from workers.judges.openai.reading.usage import tokens_used
 from workers.judges.prompting import Prompt, approximate_tokens, cutter_of
 
 # The most that a server's chat template adds to a prompt. A text has no more tokens than bytes (byte fallback).
@@ -66,8 +67,7 @@ class BatchedQuestions:
             kind = NotAsked if error.kind is FailureKind.RATE_LIMITED else Failure
             return kind(error.kind, without_secrets(str(error), access), error.retryable)
         estimate = approximate_tokens(prompt.system) + approximate_tokens(prompt.user)
-        used = line.body.get("usage")
-        inputs, outputs = count_in(used, "prompt_tokens", estimate), count_in(used, "completion_tokens", 1)
+        inputs, outputs = tokens_used(line.body, estimate=estimate)
         usage = Usage(inputs, outputs, endpoint.batch_cost_micros(inputs, outputs))
         try:
             verdict: Verdict = self.verdict(comparison, [line.body], self.asked(access, server))
@@ -86,9 +86,3 @@ def _access(endpoint: Endpoint) -> Access:
         return endpoint.access()
     except KeyMissing:
         return Access(None, (), (), ())
-
-
-def count_in(usage: Any, name: str, otherwise: int) -> int:
-    """A number of tokens that a reply states; `otherwise` where it states none."""
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31 else otherwise

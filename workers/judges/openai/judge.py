@@ -36,12 +36,13 @@ from workers.judges.openai.answers import (
     read_score_or_neither,
     read_votes,
 )
-from workers.judges.openai.batched import BatchedQuestions, count_in
+from workers.judges.openai.batched import BatchedQuestions
 from workers.judges.openai.http.calls import Calls
 from workers.judges.openai.http.client import Completion, connection_to, without_secrets
 from workers.judges.openai.http.remedies import UNKNOWN, Server
 from workers.judges.openai.http.statuses import CallFailed, CallNotMade, outcome_of
 from workers.judges.openai.options import OpenAIOptions
+from workers.judges.openai.reading.usage import tokens_used
 from workers.judges.prompting import (
     AnswerForm,
     Cutter,
@@ -409,8 +410,7 @@ class OpenAIHttpJudge(BatchedQuestions, Judge):
         )
 
     def _usage_of(self, endpoint: Endpoint, completion: Completion, estimate: int) -> Usage:
-        row = completion.body.get("usage")
-        inputs, outputs = count_in(row, "prompt_tokens", estimate), count_in(row, "completion_tokens", 1)
+        inputs, outputs = tokens_used(completion.body, estimate=estimate)
         return Usage(inputs, outputs, endpoint.cost_micros(inputs, outputs), completion.latency_s)
 
 

@@ -72,6 +72,14 @@ def of_winner(value: Any, a: str, b: str, line: int, *, field: str = "winner") -
     for names, preference in ((_FIRST, 1.0), (_SECOND, 0.0), (_TIE, 0.5)):
         if known in names:
             return preference, AnswerKind.PREFERENCE
+    if spelled == "None":
+        raise RowError(
+            "is 'None', which Python writes for a missing value",
+            line=line,
+            field=field,
+            expectation="an answer",
+            remedy="write neither where no document is relevant; leave the line out where nobody answered",
+        )
     if spelled == "0":
         raise RowError(
             "is '0', so 1 may be the document in column a or in b, and leaving out such lines would not help",

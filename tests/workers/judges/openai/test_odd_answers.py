@@ -410,31 +410,6 @@ def test_an_error_under_a_status_of_success_is_found(body: dict[str, Any], is_er
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind", "waits"),
-    [
-        (400, {"message": "Too many requests, please wait before trying again.", "__type": "ThrottlingException"}, "rate_limited", None),
-        (400, {"__type": "com.amazon.coral.availability#ThrottlingException", "message": "Rate exceeded"}, "rate_limited", None),
-        (429, {"error": {"message": "Token rate limit exceeded. Please retry after 7 seconds."}}, "rate_limited", 7.0),
-        (429, {"error": {"message": "Rate limit reached. Please try again in 7m12.5s."}}, "rate_limited", 432.5),
-        (429, {"error": {"message": "Please try again in 820ms."}}, "rate_limited", 0.82),
-        (429, [{"error": {"status": "RESOURCE_EXHAUSTED", "message": "x", "details": [{"retryDelay": "36s"}]}}], "rate_limited", 36.0),
-        (429, {"error": {"message": "Try again in 3 days"}}, "rate_limited", None),
-        (503, {"error": {"message": "Loading; retry in 20 seconds"}}, "unavailable", 20.0),
-        (400, {"error": {"message": "ExceededBudget: Current spend: 10", "type": "budget_exceeded"}}, "over_budget", None),
-        (403, {"error": "Content violates usage guidelines. Failed check: SAFETY"}, "content_filter", None),
-        (403, {"error": {"message": "Request violates our acceptable use policy"}}, "content_filter", None),
-        (400, {"error": {"message": "messages.0: the document says 'violation of content'"}}, "bad_request", None),
-    ],
-)  # fmt: skip
-def test_limits_budgets_and_filters_are_known_whatever_their_status(
-    status: int, body: Any, kind: str, waits: float | None
-) -> None:
-    failure = failure_of_status(status, {}, json.dumps(body))
-    assert (failure.kind.value, failure.retry_after_s) == (kind, waits)
-    assert failure.denied is False, "a filtered document is no rejected key"
-
-
-@pytest.mark.parametrize(
     ("stated", "waits"), [("inf", None), ("nan", None), ("1500", 1.5), ("-1", 0.0), ("9e99", 3600.0)]
 )
 def test_a_wait_that_is_no_time_is_no_wait(stated: str, waits: float | None) -> None:

@@ -18,7 +18,7 @@ import httpx
 
 from labeling.records import FailureKind
 from workers.endpoints.batching import MARKER, BatchCallFailed, BatchError, BatchLine, RemoteBatch, batch_status
-from workers.endpoints.event_loop import run
+from workers.endpoints.event_loop import on_loop, run
 from workers.endpoints.registry import Access, Endpoint, KeyMissing
 from workers.judges.openai.http.client import CONNECT_S, without_secrets
 from workers.judges.openai.http.remedies import server_of
@@ -145,7 +145,7 @@ class BatchClient:
             while (piece := self._within(timeout_s, method, path, _next(pieces))) is not None:
                 yield piece
         finally:
-            run(opened.aclose())
+            on_loop(lambda: [opened.aclose()])  # without waiting: a collected iterator may end on the loop's own thread
 
     def _within(self, timeout_s: float, method: str, path: str, work: Coroutine[Any, Any, Result]) -> Result:
         """The result of a part of a call, which may take CONNECT_S more for its connection. Raises BatchCallFailed."""
