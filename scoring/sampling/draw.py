@@ -17,9 +17,8 @@ from labeling.models import Query
 from labeling.plugins import Sampler
 from labeling.records import BoolArray, IntArray, QueryState
 from scoring.columns import CALL_WEIGHT, copy_columns
-from scoring.models import ProjectFit
 from scoring.numerics.design.sets import pack_sets, within_budget
-from scoring.raters import odds_of_first
+from scoring.preferences import preference_without_bias
 from scoring.same_texts import same_texts
 
 
@@ -99,7 +98,7 @@ def query_states(
     ids = [list(query_ids)]
     candidates = copy_columns(_CANDIDATES, ids, [("query", "i8"), ("id", "i8"), ("rank", "i8"), ("theta", "f8")])
     waiting = list(pending)
-    preference, biases = _preference(query_ids)
+    preference, biases = preference_without_bias(query_ids)
     if guides:
         parameters = [waiting, *biases, list(guides), list(guides.values()), *ids, waiting]
         pairs = copy_columns(_GUIDED_PAIRS.format(preference=preference), parameters, [*_PAIR_FIELDS, ("free", "b1")])
@@ -120,23 +119,6 @@ def query_states(
         mine = candidates[candidates["query"] == query]
         states[query] = _state(mine, drawn, fits.get(query), known.get(query), seed=seeds.get(query, 0))
     return states
-
-
-def _preference(query_ids: Sequence[int]) -> tuple[str, list[float]]:
-    """An answer's preference as SQL with its parameters: without the position biases that the scores of these queries leave out.
-
-    A bias multiplies the odds of the document that was shown first.
-    """
-    fits = ProjectFit.objects.filter(project__queries__in=query_ids).exclude(judge_terms={}).distinct()
-    cases, parameters = "", list[float]()
-    for rater, terms in fits.values_list("rater", "judge_terms"):
-        for judge, odds in odds_of_first(rater, terms).items():
-            cases += " WHEN %s THEN CASE WHEN answer.swapped THEN %s::float8 ELSE %s::float8 END"
-            parameters += [judge, 1.0 / odds, odds]
-    if not cases:
-        return "answer.preference", []
-    first = f"CASE answer.annotator_id{cases} ELSE 1.0::float8 END"
-    return f"answer.preference / (answer.preference + (1.0 - answer.preference) * {first})", parameters
 
 
 def _distinct(pairs: np.ndarray, same: IntArray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Freezes the judged pairs of a snapshot with the panel's mean preference, for trainers that read both documents.
 
 `scoring.snapshots.freeze` calls it in its transaction. A pair holds its own texts, so that pairs whose documents have no
-row in the snapshot, such as those of a small random part, are there as well. A preference between equal texts is the judge's
-position bias, and is left out.
+row in the snapshot, such as those of a small random part, are there as well. Preferences leave out the position biases that the
+scores leave out; one between equal texts is nothing else, and is no pair.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from labeling.models import Annotator, Query
 from labeling.records import BoolArray, FloatArray, IntArray
 from labeling.retrieval import query_instruction
 from scoring.annotators.student_weights import student_plugins
+from scoring.preferences import preference_without_bias
 from scoring.snapshots.splits import TRAIN, names_of
 from scoring.storage.files import storage
 
@@ -73,7 +74,7 @@ class Pairable:
 def write_pairs(folder: str, project_ids: Sequence[int], pairable: Pairable, *, panel: Sequence[int]) -> dict[str, Any]:
     """Write the pairs of the snapshot in `folder`; return what its manifest says of them.
 
-    `panel`: see `scoring.snapshots.freeze.freeze`. Without a pair there is no file. Equal answers give equal files.
+    `panel`: see `scoring.snapshots.freeze.freeze`. Without a pair there is no file. Equal answers and biases give equal files.
     """
     annotators = sorted(panel) or panel_of(project_ids)
     said: dict[str, Any] = {"rows": 0, "annotators": annotators}
@@ -124,7 +125,7 @@ JOIN labeling_candidate first ON first.id = pair.a_id JOIN labeling_document a O
 JOIN labeling_candidate second ON second.id = pair.b_id JOIN labeling_document b ON b.id = second.document_id
 CROSS JOIN LATERAL (
     SELECT avg(own.mean ORDER BY own.annotator_id) AS mean, count(*) AS annotators FROM (
-        SELECT answer.annotator_id, avg(answer.preference ORDER BY answer.swapped, answer.id) AS mean
+        SELECT answer.annotator_id, avg({{preference}} ORDER BY answer.swapped, answer.id) AS mean
         FROM labeling_live_judgment answer
         WHERE answer.pair_id = pair.id AND answer.kind = 'preference' AND answer.annotator_id = ANY(%s)
         GROUP BY answer.annotator_id
@@ -141,8 +142,10 @@ def _batches(
     """Yield the columns of the pairs, some queries at a time; the weights are those of the queries."""
     queries = list(Query.objects.filter(project__in=project_ids).order_by("id").values_list("id", flat=True))
     for start in range(0, len(queries), QUERIES_AT_ONCE):
+        asked = queries[start : start + QUERIES_AT_ONCE]
+        preference, biases = preference_without_bias(asked)
         with connection.cursor() as cursor:
-            cursor.execute(_PAIRS, [list(annotators), queries[start : start + QUERIES_AT_ONCE]])
+            cursor.execute(_PAIRS.format(preference=preference), [*biases, list(annotators), asked])
             rows = cursor.fetchall()
         first, second = (pairable.place(np.array([row[side] for row in rows], dtype=np.int64)) for side in (5, 6))
         kept = np.flatnonzero((first >= 0) & (second >= 0)).tolist()

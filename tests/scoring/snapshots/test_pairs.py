@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pytest_django import Settings
+from scipy.special import expit
 
 from labeling.access.annotators import get_person
 from labeling.models import Annotator, Candidate, Document, Project, Query
 from labeling.plugins import Judge
 from labeling.retrieval.query_instruction import instruction_of
-from scoring.models import Score, Snapshot
+from scoring.models import ProjectFit, Score, Snapshot
+from scoring.numerics.fitting.likelihood import LOGIT_SCALES
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from scoring.snapshots.pairs import PAIRS_FILE
 from scoring.storage.files import storage
@@ -110,6 +114,25 @@ def test_both_orders_of_a_judge_are_one_vote_and_a_panel_can_be_named() -> None:
     everyone, panel = (pairs_of(freeze([project], name="P", panel=each))[0] for each in ([], [judges[0].pk]))
     assert (everyone["preference"], everyone["annotators"]) == (pytest.approx((0.7 + 0.7 + 1.0) / 3), 3)
     assert (panel["preference"], panel["annotators"]) == (pytest.approx(0.7), 1)
+
+
+def test_preferences_leave_out_the_position_biases_that_scores_leave_out() -> None:
+    """A judge that shifts the logit of the document shown first by 0.7: its answers in either order say the same."""
+    project, queries, judges = judged_project()
+    biased, plain = judges
+    logit = 1.2
+    shown_first, shown_second = expit(logit + 0.7), expit(logit - 0.7)
+    judge_pair(make_pair(queries[0], 0, 2), biased, shown_first)
+    judge_pair(make_pair(queries[0], 0, 3), biased, shown_second, swapped=True)
+    ProjectFit.objects.update_or_create(
+        project=project, defaults={"version": 1, "rater": project.rater, "chosen_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "judge_terms": {str(biased.pk): [1.0, 0.7 / LOGIT_SCALES["thurstone"], 1.0], str(plain.pk): [1.0, 0.0, 1.0]}},
+    )  # fmt: skip
+    rows = [row for row in pairs_of(freeze([project], name="B")) if row["query_id"] == queries[0].pk]
+    of_biased = [row["preference"] for row in rows if row["annotators"] == 1]
+    assert of_biased == pytest.approx([expit(logit)] * 2)
+    both = next(row["preference"] for row in rows if row["annotators"] == 2)
+    assert both == pytest.approx((expit(np.log(0.9 / 0.1) - 0.7) + 0.7) / 2)
 
 
 def test_a_student_of_a_panel_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
