@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-from django.db.models import Count, Max, Min
+from django.db.models import Count
 
 from labeling.access.annotators import with_rubric
 from labeling.models import Candidate, Project
@@ -51,6 +51,8 @@ MEASURED_CALLS = 20
 # Answers per second and core of local judges that have no recorded calls.
 LOCAL_RATE = 300.0
 RECENT_CALLS = 2000
+# A worker plans a round in less; without an answer for longer it rests, which says nothing about its speed.
+IDLE_S = 5.0
 # One H100 (989e12 operations per second, dense, bfloat16) at 45 % of its peak, as serving engines reach.
 GPU_OPERATIONS_S = 0.45 * 989e12
 LOCAL_MODELS = "transformers-local"
@@ -125,6 +127,11 @@ class RunEstimate:
     def is_priced(self) -> bool:
         """Whether every judge has a price; `cost_micros` leaves out judges without one."""
         return all(judge.is_priced for judge in self.judges)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the speed of every judge was measured."""
+        return all(judge.is_measured for judge in self.judges)
 
     @property
     def saved_share(self) -> float | None:
@@ -444,14 +451,22 @@ def _cost(options: dict[str, Any], tokens_read: int, tokens_written: int) -> int
 
 
 def _measured_rate(plugin: str) -> float | None:
-    """Return the answers per second of this plugin's latest calls, or None without calls."""
-    recent = Attempt.objects.filter(annotator__plugin=plugin, finished_at__isnull=False).order_by("-id")
-    ids = list(recent.values_list("id", flat=True)[:RECENT_CALLS])
-    if len(ids) < 20:
+    """Return the answers per second of this plugin's latest calls while it worked, or None with too few calls."""
+    recent = Attempt.objects.filter(annotator__plugin=plugin, started_at__isnull=False, finished_at__isnull=False)
+    calls = list(recent.order_by("-id").values_list("started_at", "finished_at")[:RECENT_CALLS])
+    if len(calls) < MEASURED_CALLS:
         return None
-    times = Attempt.objects.filter(pk__in=ids).aggregate(first=Min("started_at"), last=Max("finished_at"))
-    seconds = (times["last"] - times["first"]).total_seconds()
-    return len(ids) / seconds if seconds > 0 else None
+    seconds = _working_s([(start.timestamp(), end.timestamp()) for start, end in calls])
+    return len(calls) / seconds if seconds > 0 else None
+
+
+def _working_s(calls: Sequence[tuple[float, float]]) -> float:
+    """Return the seconds in which at least one call ran; a shorter gap than `IDLE_S` counts, a longer one lies between runs."""
+    total, reached = 0.0, -math.inf
+    for start, end in sorted(calls):
+        total += max(0.0, end - (start if start - reached > IDLE_S else reached))
+        reached = max(reached, end)
+    return total
 
 
 def _named(project: Project, sampler: Sampler, query_ids: Sequence[int] | None) -> list[tuple[int, int]] | None:

@@ -46,7 +46,7 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
     while stale_query_ids(run.project_id, limit=1):
         tick()
         time.sleep(POLL_S)
-    seconds = time.monotonic() - began
+    seconds = _length_s(run, time.monotonic() - began)
     if progress.state != Run.State.FINISHED:
         bar.end(f"{progress.state}: {progress.reason}")
         raise RunStopped(f"run {run.pk} is {progress.state} ({progress.reason or 'no reason given'})")
@@ -55,6 +55,13 @@ def watch(run: Run, *, bar: ProgressBar, tick: Callable[[], None] = lambda: None
         f"({progress.answered / max(seconds, 0.001):,.0f}/s)" + (f", {progress.dead:,} failed" if progress.dead else "")
     )
     return progress
+
+
+def _length_s(run: Run, watched_s: float) -> float:
+    """Return the seconds that the run took, which may have begun, and ended, before anybody watched it."""
+    if run.started_at is None or run.finished_at is None:
+        return watched_s
+    return (run.finished_at - run.started_at).total_seconds()
 
 
 def quality_table(project: Project) -> str:

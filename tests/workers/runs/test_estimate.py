@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import F
 from django.test import Client
 from django.urls import reverse
 
 from labeling.models import Candidate, Document, Project, Query
+from labeling.plugins import get_plugin
 from labeling.projects import create_project
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts, work_off
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.changes import change_budgets
+from workers.budgets.limits import Budgets
 from workers.budgets.spend import totals_of_run
 from workers.judging.failures import retry_failures
-from workers.models import Run
+from workers.models import Attempt, Run
+from workers.runs.estimate import ChosenJudge, estimate_run
 from workers.runs.ordering import start_run
 from workers.runs.progress import run_progress
 
@@ -80,6 +85,20 @@ def test_earlier_calls_replace_the_guess(fake: FakeJudge) -> None:
     assert spent.calls >= 20
     assert second.estimate["tokens"] == pytest.approx(spent.input_tokens + spent.output_tokens, rel=0.01)
     assert second.estimate["tokens"] != first.estimate["tokens"]
+
+
+def test_the_time_between_two_runs_does_not_slow_an_estimate() -> None:
+    project = make_texts(documents=8)
+    judge = make_judge(project, "priced", mode="logprob")
+    work_off(start_run(project, judges=[judge], sampler="cycles", seed=1), [judge])
+    ids = list(Attempt.objects.order_by("pk").values_list("pk", flat=True))
+    day, earlier = timedelta(days=1), Attempt.objects.filter(pk__in=ids[: len(ids) // 2])
+    earlier.update(started_at=F("started_at") - day, finished_at=F("finished_at") - day)
+    chosen = [ChosenJudge(get_plugin("judge", judge.plugin), judge.options)]
+    found = estimate_run(
+        project, chosen, sampler="cycles", sampler_options={}, allocation="all", orders="one", budgets=Budgets()
+    )
+    assert found.is_measured and found.seconds is not None and found.seconds < 300
 
 
 def test_a_tokenizer_that_is_not_on_this_machine_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:

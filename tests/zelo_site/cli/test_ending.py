@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.utils import timezone
 
 from labeling.models import Annotator, Judgment, Project
 from tests.factories.http_panel import KEY, define_endpoints, make_texts, work_off
@@ -113,3 +115,14 @@ def test_a_run_without_the_answers_of_a_judge_exits_with_an_error_that_says_why(
 
 def work(project: Project) -> None:
     work_off(Run.objects.get(project=project), list(Annotator.objects.judges().filter(project=project)), rounds=1)
+
+
+def test_the_progress_of_a_run_that_has_ended_shows_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
+    project = make_texts(documents=4)
+    now = timezone.now()
+    Run.objects.create(
+        project=project, state=Run.State.FINISHED, pairs_planned=600, tasks_planned=600,
+        started_at=now - timedelta(hours=1), finished_at=now - timedelta(minutes=50),
+    )  # fmt: skip
+    call_command("progress", project.slug)
+    assert "600 judgments on 600 pairs in 10 min (1/s)" in capsys.readouterr().out
