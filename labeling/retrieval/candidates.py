@@ -62,7 +62,8 @@ def fill_candidates(
 def rank_candidates(project: Project, *, progress: Progress | None = None) -> int:
     """Give candidates without a first-stage rank their BM25 rank and score within their query.
 
-    A query of which some candidates have ranks stays as it was imported. Returns the number of ranked candidates.
+    Equal scores are ordered by the imported document id, descending, as evaluations order them, so that neither the order of
+    the import nor the rank decides a figure. A query of which some candidates have ranks stays as it was imported. Returns the number of ranked candidates.
     """
     unranked = _queries_without_ranks(project)
     if not unranked:
@@ -73,9 +74,13 @@ def rank_candidates(project: Project, *, progress: Progress | None = None) -> in
     for position, query in enumerate(unranked, start=1):
         documents = collection.candidates(query.id)
         scores = bm25_scores(query.text, [document.text for document in documents], statistics=statistics)
-        order = sorted(range(len(documents)), key=lambda row: (-scores[row], documents[row].id))
         with transaction.atomic():
-            rows = {c.document_id: c for c in Candidate.objects.filter(query_id=query.id)}
+            found = Candidate.objects.filter(query_id=query.id).select_related("document").defer("document__text")
+            rows = {c.document_id: c for c in found}
+            by_id = sorted(
+                range(len(documents)), key=lambda row: rows[documents[row].id].document.external_id, reverse=True
+            )
+            order = sorted(by_id, key=lambda row: -scores[row])
             for rank, row in enumerate(order, start=1):
                 candidate = rows[documents[row].id]
                 candidate.first_stage_rank, candidate.first_stage_score = rank, float(scores[row])

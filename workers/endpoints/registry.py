@@ -36,7 +36,13 @@ from workers.endpoints.request_values import (
 VARIABLE = "ZELO_ENDPOINTS"
 # Without ZELO_ENDPOINTS, the variables of OpenAI's own clients define one endpoint.
 KEY_VARIABLE, ADDRESS_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
+# Those clients know no prices; without these variables the endpoint has none.
+PRICE_VARIABLES = {"input_price": "OPENAI_INPUT_PRICE", "output_price": "OPENAI_OUTPUT_PRICE"}
 OF_ENVIRONMENT, DEFAULT_ADDRESS = "openai", "https://api.openai.com/v1"
+FOR_OTHER_PROCESSES = (
+    f". {KEY_VARIABLE} and {ADDRESS_VARIABLE} count only in processes that start with them: "
+    "restart the server with the same variables, or add the endpoint on the page Endpoints"
+)
 
 
 class UnknownEndpoint(LookupError):
@@ -290,18 +296,27 @@ def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
 def endpoint_of_environment(environment: Mapping[str, str] | None = None) -> Endpoint | None:
     """The endpoint `openai` that OPENAI_API_KEY, OPENAI_BASE_URL or both define, unless ZELO_ENDPOINTS is set.
 
-    Raises EndpointsInvalid for a wrong address.
+    Raises EndpointsInvalid for a wrong address or price.
     """
     environment = os.environ if environment is None else environment
     key, address = (environment.get(name, "").strip() for name in (KEY_VARIABLE, ADDRESS_VARIABLE))
     if environment.get(VARIABLE, "").strip() or not (key or address):
         return None
+    prices = {field: environment.get(name, "").strip() for field, name in PRICE_VARIABLES.items()}
+    values = {
+        "name": OF_ENVIRONMENT, "base_url": address or DEFAULT_ADDRESS, "api_key_env": KEY_VARIABLE if key else "",
+        **{field: price for field, price in prices.items() if price},
+    }  # fmt: skip
     try:
-        return Endpoint(
-            name=OF_ENVIRONMENT, base_url=address or DEFAULT_ADDRESS, api_key_env=KEY_VARIABLE if key else ""
-        )
+        return Endpoint.model_validate(values)
     except pydantic.ValidationError as error:
         wrong = "; ".join(each["msg"] for each in error.errors())
+        fields = {str(each["loc"][0]) for each in error.errors() if each["loc"]}
+        for field, name in PRICE_VARIABLES.items():
+            if field in fields:
+                raise EndpointsInvalid(
+                    f"{name} is {prices[field]!r}: {wrong}; expected dollars per million tokens, such as 0.15"
+                ) from None
         raise EndpointsInvalid(
             f"{ADDRESS_VARIABLE} is {address!r}: {wrong}; expected an address such as http://127.0.0.1:8000/v1"
         ) from None
@@ -319,7 +334,8 @@ def get_endpoint(name: str) -> Endpoint:
         )
     if name not in stored.endpoints:
         known = ", ".join([*defined, *stored.endpoints]) or "none"
-        raise UnknownEndpoint(f"no endpoint is named {name!r}; defined are: {known}")
+        remedy = FOR_OTHER_PROCESSES if name == OF_ENVIRONMENT else ""
+        raise UnknownEndpoint(f"no endpoint is named {name!r}; defined are: {known}{remedy}")
     return stored.endpoints[name]
 
 

@@ -35,12 +35,12 @@ MEANINGS: Mapping[FailureKind, Meaning] = {
     FailureKind.RATE_LIMITED: Meaning("rejected by a rate limit"),
     FailureKind.REFUSAL: Meaning("the model declined"),
     FailureKind.UNPARSEABLE: Meaning("unreadable answer"),
-    FailureKind.LABEL_MASS: Meaning("the model did not answer A or B"),
+    FailureKind.LABEL_MASS: Meaning("the answer is none of the expected labels"),
     FailureKind.CONTEXT_OVERFLOW: Meaning("prompt too long for the model"),
     FailureKind.CONTENT_FILTER: Meaning("blocked by the provider's content filter"),
     FailureKind.OVER_BUDGET: Meaning("quota, balance or budget used up"),
     FailureKind.NOT_RECORDED: Meaning("no recorded answer"),
-    FailureKind.BAD_REQUEST: Meaning("the endpoint rejects the request"),
+    FailureKind.BAD_REQUEST: Meaning("request or settings rejected"),
     FailureKind.JUDGE_ERROR: Meaning("error in the judge"),
 }
 

@@ -47,16 +47,16 @@ def _note(action: str, annotator: Annotator, by: Any, **details: Any) -> None:
     audit.note(action, project=annotator.project, actor=by, subject=f"{annotator.name} ({annotator.pk})", **details)
 
 
-def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
+def resume_judge(annotator: Annotator, *, by: Any = None, continues_runs: bool = True) -> bool:
     """Resume a paused judge; what watches it starts again with its next answers. False where it was not paused, or is retired.
 
-    Runs that ended without the answers of a judge in trouble continue.
+    Runs that ended without the answers of a judge in trouble continue, if `continues_runs`.
     """
     paused = Annotator.objects.filter(pk=annotator.pk, paused_at__isnull=False, retired_at__isnull=True)
     with transaction.atomic():
         changed = paused.update(paused_at=None, pause_reason="", watched_from=Now()) == 1
         if changed:
-            _end_trouble(annotator)
+            _end_trouble(annotator, continues_runs=continues_runs)
             _note("judge.resumed", annotator, by)
     annotator.refresh_from_db()
     if changed:
@@ -64,9 +64,13 @@ def resume_judge(annotator: Annotator, *, by: Any = None) -> bool:
     return changed
 
 
-def resume_troubled(annotator: Annotator, *, by: Any = None) -> bool:
-    """Resume a judge that is paused because its answers failed; one that is paused for another reason stays so."""
-    return JudgeTrouble.objects.filter(annotator=annotator).exists() and resume_judge(annotator, by=by)
+def resume_troubled(annotator: Annotator, *, by: Any = None, continues_runs: bool = True) -> bool:
+    """Resume a judge that is paused because its answers failed; one that is paused for another reason stays so.
+
+    A new run does not continue earlier ones, which would spend under their own budgets: it takes over their open questions.
+    """
+    is_troubled = JudgeTrouble.objects.filter(annotator=annotator).exists()
+    return is_troubled and resume_judge(annotator, by=by, continues_runs=continues_runs)
 
 
 _REOPEN = """
@@ -81,9 +85,11 @@ RETURNING id
 """
 
 
-def _end_trouble(annotator: Annotator) -> None:
-    """Forget the trouble of a judge that is resumed, and reopen the runs that ended without its answers."""
+def _end_trouble(annotator: Annotator, *, continues_runs: bool) -> None:
+    """Forget the trouble of a judge that is resumed; reopen the runs that ended without its answers, if they continue."""
     JudgeTrouble.objects.filter(annotator=annotator).delete()
+    if not continues_runs:
+        return
     with connection.cursor() as cursor:
         cursor.execute(_REOPEN, [annotator.pk])
         reopened = [row[0] for row in cursor.fetchall()]

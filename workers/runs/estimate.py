@@ -134,6 +134,11 @@ class RunEstimate:
         return all(judge.is_measured for judge in self.judges)
 
     @property
+    def has_free_endpoint(self) -> bool:
+        """Whether a judge's endpoint has no prices, so that `cost_micros` and budgets of money leave it out."""
+        return any(judge.tokens and judge.is_priced and not judge.most_cost_micros for judge in self.judges)
+
+    @property
     def saved_share(self) -> float | None:
         """The saved share of the paper's calls; None if the run makes more calls."""
         return 1.0 - self.calls / self.paper_calls if self.calls < self.paper_calls else None

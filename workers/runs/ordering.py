@@ -63,7 +63,8 @@ def start_run(
     the calls, the tokens read and written, and the money (in millionths of a dollar) of all its judges.
 
     In a cascade the first of `judges` judges every pair, and the others judge those on which its |preference - 0.5| is
-    below `cascade_threshold` (default 0.2). Judges in trouble are resumed: a run begins with a trial of each. `queries`
+    below `cascade_threshold` (default 0.2). Judges in trouble are resumed: a run begins with a trial of each; earlier runs that
+    ended without their answers stay ended, and this one takes over what it needs of their open questions. `queries`
     chooses among `query_ids`, or among all. `judge_weights` changes how the project's fits weight judges; None leaves it.
     Raises RunRefused, UnknownPlugin or pydantic.ValidationError; nothing is stored then.
     """
@@ -83,7 +84,7 @@ def start_run(
         if judge_weights is not None:
             set_weights(project, judge_weights, by=by)
         for judge in judges:
-            resume_troubled(judge, by=by)
+            resume_troubled(judge, by=by, continues_runs=False)
         run = Run.objects.create(
             project=project,
             created_by=by,

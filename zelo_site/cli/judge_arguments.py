@@ -18,6 +18,13 @@ from django.core.management.base import CommandError
 from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Project
 from labeling.plugins import UnknownPlugin, get_plugin, problem_of
+from workers.endpoints.registry import (
+    OF_ENVIRONMENT,
+    PRICE_VARIABLES,
+    EndpointsInvalid,
+    UnknownEndpoint,
+    get_endpoint,
+)
 
 EXAMPLE = """[{"plugin": "bm25", "options": {"k1": 0.9}}]"""
 
@@ -59,6 +66,23 @@ def make_judges(project: Project, judges: Sequence[NamedJudge]) -> list[Annotato
         return judge.name or (str(judge.options.get("model", ""))[:200] if unnamed[judge.plugin] > 1 else "")
 
     return [get_judge(project, judge.plugin, judge.options, name=name_of(judge)) for judge in judges]
+
+
+def check_prices(judges: Sequence[NamedJudge], dollars: float | None) -> None:
+    """Raise CommandError where a budget in dollars could not limit a judge, because its endpoint has no prices."""
+    if dollars is None:
+        return
+    for name in sorted({str(judge.options["endpoint"]) for judge in judges if judge.options.get("endpoint")}):
+        try:
+            endpoint = get_endpoint(name)
+        except (UnknownEndpoint, EndpointsInvalid):
+            continue  # the run says so
+        if not (endpoint.input_price or endpoint.output_price):
+            prices = " and ".join(PRICE_VARIABLES.values() if name == OF_ENVIRONMENT else PRICE_VARIABLES)
+            raise CommandError(
+                f"--dollars {dollars:g} limits nothing: the endpoint {name!r} has no prices. Set {prices} "
+                "(dollars per million tokens), or pass --calls or --tokens instead"
+            )
 
 
 def _argument(text: str) -> NamedJudge:

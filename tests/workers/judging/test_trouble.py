@@ -105,7 +105,7 @@ def test_a_run_that_nobody_answered_has_failed_and_goes_on_where_its_judge_is_re
     run.refresh_from_db()
     assert (run.state, run.is_unanswered) == (Run.State.FAILED, True)
     assert run.reason == (
-        f"finished without answers of {judge.name}; most frequent failure: {REFUSED.message} (the endpoint rejects the request)"
+        f"finished without answers of {judge.name}; most frequent failure: {REFUSED.message} (request or settings rejected)"
     )
     queue.reap()
     assert JudgingTask.objects.filter(state="dead").count() == trouble.TRIAL, "its questions are kept"
@@ -115,6 +115,22 @@ def test_a_run_that_nobody_answered_has_failed_and_goes_on_where_its_judge_is_re
     run = work_until_over(run)
     assert (run.state, run.reason, run.is_unanswered) == (Run.State.FINISHED, "the design is complete", False)
     assert Judgment.objects.count() == run.tasks_planned
+
+
+def test_a_new_run_takes_over_the_questions_of_a_failed_one_and_leaves_that_ended() -> None:
+    project, (judge,) = project_of(1)
+    failed = make_run(project, judges=[judge])
+    fail_all(claim(judge))
+    advance(failed.pk)
+    asked = JudgingTask.objects.filter(run=failed).count()
+    judge.refresh_from_db()
+    careful = start_run(project, judges=[judge], sampler="cycles", call_budget=asked // 2, seed=1)
+    failed.refresh_from_db()
+    assert failed.state == Run.State.FAILED, "a careful second run does not continue the first, which has no budget"
+    careful = work_until_over(careful)
+    failed.refresh_from_db()
+    assert (failed.state, Judgment.objects.count()) == (Run.State.FAILED, asked // 2)
+    assert not Attempt.objects.filter(run=failed, outcome__in=Attempt.ANSWERED).exists()
 
 
 def test_a_new_run_and_a_retry_of_its_questions_end_a_judges_trouble() -> None:

@@ -10,10 +10,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from django.core.management import CommandError
 
-from workers.endpoints.registry import EndpointsInvalid, endpoint_of_environment, load_endpoints
+from workers.endpoints.registry import (
+    EndpointsInvalid,
+    UnknownEndpoint,
+    endpoint_of_environment,
+    get_endpoint,
+    load_endpoints,
+)
 from zelo_site.cli.default_judges import default_judges
+from zelo_site.cli.judge_arguments import NamedJudge, check_prices
 
-VARIABLES = ("ZELO_ENDPOINTS", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL")
+VARIABLES = (
+    "ZELO_ENDPOINTS", "OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_INPUT_PRICE", "OPENAI_OUTPUT_PRICE",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +84,26 @@ def test_defined_endpoints_win_and_a_wrong_address_is_named() -> None:
     assert list(load_endpoints({"ZELO_ENDPOINTS": own, "OPENAI_API_KEY": "sk"})) == ["mine"]
     with pytest.raises(EndpointsInvalid, match=r"OPENAI_BASE_URL is 'nowhere'.*expected an address such as"):
         load_endpoints({"OPENAI_BASE_URL": "nowhere"})
+
+
+def test_a_budget_in_dollars_needs_prices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    judges = default_judges()
+    check_prices(judges, None)
+    with pytest.raises(
+        CommandError, match=r"--dollars 5 limits nothing.*Set OPENAI_INPUT_PRICE and OPENAI_OUTPUT_PRICE"
+    ):
+        check_prices(judges, 5.0)
+    monkeypatch.setenv("OPENAI_INPUT_PRICE", "0.15")
+    monkeypatch.setenv("OPENAI_OUTPUT_PRICE", "0.6")
+    check_prices(judges, 5.0)
+    assert get_endpoint("openai").cost_micros(1_000_000, 1_000_000) == 750_000
+    check_prices([NamedJudge(plugin="bm25")], 5.0)
+
+
+@pytest.mark.django_db
+def test_a_wrong_price_and_variables_that_another_process_lacks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EndpointsInvalid, match=r"OPENAI_INPUT_PRICE is '0,15'.*expected dollars per million tokens"):
+        load_endpoints({"OPENAI_API_KEY": "sk", "OPENAI_INPUT_PRICE": "0,15"})
+    with pytest.raises(UnknownEndpoint, match=r"restart the server with the same variables, or add the endpoint"):
+        get_endpoint("openai")

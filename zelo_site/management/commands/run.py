@@ -28,7 +28,7 @@ from workers.runs.transitions import pause_run
 from zelo_site.cli.closing import closing_lines
 from zelo_site.cli.default_judges import default_judges
 from zelo_site.cli.interrupts import INTERRUPTED, uninterrupted
-from zelo_site.cli.judge_arguments import add_judge_arguments, make_judges, read_judges
+from zelo_site.cli.judge_arguments import add_judge_arguments, check_prices, make_judges, read_judges
 from zelo_site.cli.lookup import find_project
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import LOCAL_JUDGES, RunStopped, quality_table, watch
@@ -97,6 +97,7 @@ class Command(BaseCommand):
             raise CommandError(problem_of(error)) from error
 
     def _run(self, options: dict[str, Any], tick: Any) -> None:
+        check_prices(options["judges"], options["dollars"])
         project = self._project(options)
         if options["file"]:
             self._import(project, options["file"], "zbench-jsonl")
@@ -104,7 +105,7 @@ class Command(BaseCommand):
             self._import(project, options["qrels"], "trec-qrels")
         bar = ProgressBar("2 Candidates", sys.stdout)
         ranked = rank_candidates(project, progress=bar.show)
-        bar.end(f"{ranked:,} ranked by BM25" if ranked else "ranks from the import")
+        bar.end(f"{ranked:,} ranked by BM25" if ranked else "all have ranks")
         judges = make_judges(project, options["judges"])
         with uninterrupted():  # else the run might be stored and continue, unknown to `_stopped`
             self.run = run = start_run(
@@ -123,7 +124,11 @@ class Command(BaseCommand):
                 cost_budget_micros=options["cost_budget_micros"],
                 seed=options["seed"],
             )
-        watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
+        try:
+            watch(run, bar=ProgressBar("3-5 Judging", sys.stdout), tick=tick)
+        except RunStopped as error:
+            again = f"python manage.py run --project {project.slug}"
+            raise RunStopped(f"{error}; the texts are kept: judge them again with `{again}`") from error
         self.stdout.write("\n" + quality_table(project))
         self.stdout.write("\n" + closing_lines(project, run))
         if run.is_unanswered:

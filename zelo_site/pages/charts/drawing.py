@@ -9,6 +9,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from labeling.importing.formats.tables.formulas import harmless
@@ -48,7 +49,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The data of a chart. `rows` are the table's, with raw numbers for the CSV; `write_x`, `write_y` write the axes' numbers."""
+    """The data of a chart. `rows` are the table's, with raw numbers for the CSV; `write_x`, `write_y` write the axes' numbers.
+
+    `read_at`: when a stored figure was measured; `is_renewed`: a worker is asked for a newer one.
+    """
 
     name: str
     title: str
@@ -65,6 +69,8 @@ class Chart:
     y_range: tuple[float, float] | None = None
     x_ticks: tuple[float, ...] | None = None
     empty: str = ""
+    read_at: datetime | None = None
+    is_renewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

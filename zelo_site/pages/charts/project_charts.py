@@ -1,6 +1,7 @@
 """The charts of a project: NDCG by spend, spend and certainty over time, Elo against grades, reliability.
 
-What a chart reads is cached for a minute as plain numbers; texts are made for each visitor's language.
+What a chart reads is cached for a minute as plain numbers; texts are made for each visitor's language. The curve of NDCG is a
+stored figure, which may be older: it says so, and the page asks again until a worker has measured it.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.cache import cache
 from django.db import connection
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from labeling.models import Annotator, Project
@@ -78,21 +80,18 @@ def chart_titles() -> dict[str, str]:
 # --- NDCG by spend --------------------------------------------------------------------------
 
 
-def _read_curve(project: Project) -> dict[str, Any]:
-    points = read_figure(project, CURVE, kept_s=KEPT_S).value or []
+def _read_paper_calls(project: Project) -> int:
     graded = graded_with_elo(project, most=CURVE_QUERIES)
-    sizes = Counter(int((each.candidate_ids > 0).sum()) for each in graded)
-    return {
-        "points": [[each.judgments, each.micros / 1e6, each.ndcg, each.low, each.high] for each in points],
-        "paper": paper_calls(sizes),
-    }
+    return paper_calls(Counter(int((each.candidate_ids > 0).sum()) for each in graded))
 
 
 def _ndcg(project: Project) -> Chart:
-    read = _kept("ndcg", project, _read_curve)
-    points = read["points"]
+    curve = read_figure(project, CURVE, kept_s=KEPT_S)
+    points = [[each.judgments, each.micros / 1e6, each.ndcg, each.low, each.high] for each in curve.value or []]
     is_money = bool(points and points[-1][1] > 0)
-    paper = read["paper"] * points[-1][1] / points[-1][0] if is_money else read["paper"]
+    calls = _kept("paper", project, _read_paper_calls)
+    paper = calls * points[-1][1] / points[-1][0] if is_money else calls
+    waits = curve.at is None or timezone.now() - curve.at > timedelta(seconds=KEPT_S)
     return Chart(
         name="ndcg",
         title=chart_titles()["ndcg"],
@@ -107,7 +106,11 @@ def _ndcg(project: Project) -> Chart:
         write_x=_dollars if is_money else count,
         write_y=decimals,
         mark=Mark(paper, _("the paper’s design")) if points else None,
-        empty=_("Import people’s grades and judge some queries to see this chart."),
+        empty=_("A worker is measuring this figure.")
+        if curve.at is None
+        else _("Import people’s grades and judge some queries to see this chart."),
+        read_at=curve.at,
+        is_renewed=waits,
     )
 
 
