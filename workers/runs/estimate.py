@@ -461,7 +461,7 @@ def _measured_rate(plugin: str) -> float | None:
     calls = list(recent.order_by("-id").values_list("started_at", "finished_at")[:RECENT_CALLS])
     if len(calls) < MEASURED_CALLS:
         return None
-    seconds = _working_s([(start.timestamp(), end.timestamp()) for start, end in calls])
+    seconds = _working_s([(start.timestamp(), end.timestamp()) for start, end in calls if end is not None])
     return len(calls) / seconds if seconds > 0 else None
 
 

@@ -87,7 +87,7 @@ def _read_paper_calls(project: Project) -> int:
 
 def _ndcg(project: Project) -> Chart:
     curve = read_figure(project, CURVE, kept_s=KEPT_S)
-    points = [[each.judgments, each.micros / 1e6, each.ndcg, each.low, each.high] for each in curve.value or []]
+    points = [(each.judgments, each.micros / 1e6, each.ndcg, each.low, each.high) for each in curve.value or []]
     is_money = bool(points and points[-1][1] > 0)
     calls = _kept("paper", project, _read_paper_calls)
     paper = calls * points[-1][1] / points[-1][0] if is_money else calls
