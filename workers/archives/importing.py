@@ -19,6 +19,7 @@ from labeling import audit
 from labeling.models import Membership, Project, Role
 from labeling.projects import BadProject, change_project, create_project
 from labeling.stored_texts import stored_text
+from scoring.models import ProjectFit
 from scoring.storage.files import BLOCK, storage
 from workers.archives.format import SETTINGS
 from workers.archives.reading import BadArchive, Header, check, read_header
@@ -140,6 +141,7 @@ def _store(
     owners = (
         Membership.objects.filter(project=project, role=Role.OWNER).order_by("id").values_list("user_id", flat=True)
     )
+    ProjectFit.objects.filter(project=project).delete()  # made by the settings' own rater; the archive holds the right one
     rows = store_rows(project, stream, progress, owner=owners.first())
     audit.note("project.imported", project=project, actor=by, subject=project.slug, people=header.people, rows=rows)
     return rows

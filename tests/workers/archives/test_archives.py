@@ -231,6 +231,23 @@ def test_an_import_is_a_job_whose_upload_goes_with_it(owner: Any) -> None:
     assert scores(job.project) == scores(project) and not storage().names(FOLDER)
 
 
+def test_a_project_with_options_of_its_own_rater_comes_back(owner: Any) -> None:
+    project = full(owner)
+    Project.objects.filter(pk=project.pk).update(rater_options={"judge_weights": "anchored"})
+    project.refresh_from_db()
+    stream = packed(project)
+    at_once = import_archive(stream, name="at once", owner=owner)
+    stream.seek(0)
+    job = order_import(stream, name="as a job", owner=owner)
+    unpack(job.pk)
+    job.refresh_from_db()
+    assert (job.state, job.error) == (Job.State.FINISHED, "")
+    for copy in (at_once, job.project):
+        copy.refresh_from_db()
+        assert copy.rater_options["judge_weights"] == "anchored"
+        assert ProjectFit.objects.get(project=copy).version == ProjectFit.objects.get(project=project).version
+
+
 def edited(change: Callable[[list[bytes]], None]) -> Callable[[bytes], bytes]:
     """Change the lines of an archive and correct its checksum."""
 
