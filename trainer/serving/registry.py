@@ -91,11 +91,15 @@ def find_embedder(user: Any, name: str, *, beside: Sequence[str] = ()) -> Rerank
 def _found(user: Any, usable: list[Reranker], name: str, beside: Sequence[str]) -> Reranker:
     if not name and len(usable) == 1:
         return usable[0]
-    found = _called(usable, name)
+    found = rerankers_called(usable, name)
     if len(found) == 1:
         return found[0]
     held_back = _of(user, Reranker.objects.filter(kind=TRAINED, release=Reranker.Release.HELD_BACK))
-    if name and not found and (waiting := _called(list(held_back.select_related("project").defer("manifest")), name)):
+    if (
+        name
+        and not found
+        and (waiting := rerankers_called(list(held_back.select_related("project").defer("manifest")), name))
+    ):
         raise UnknownReranker(
             f"{full_name(waiting[0])} is held back, because it ranked worse than a baseline; publish it on the page of its "
             "training, or name another model"
@@ -105,7 +109,7 @@ def _found(user: Any, usable: list[Reranker], name: str, beside: Sequence[str]) 
     raise UnknownReranker(f"{asked}; {_usable([*beside, *map(full_name, usable)])}")
 
 
-def _called(rerankers: list[Reranker], name: str) -> list[Reranker]:
+def rerankers_called(rerankers: list[Reranker], name: str) -> list[Reranker]:
     """Those with that name, of the first kind of name that matches."""
     found: list[Reranker] = []
     for called in _CALLED:

@@ -141,7 +141,9 @@ def _store(
     owners = (
         Membership.objects.filter(project=project, role=Role.OWNER).order_by("id").values_list("user_id", flat=True)
     )
-    ProjectFit.objects.filter(project=project).delete()  # made by the settings' own rater; the archive holds the right one
+    ProjectFit.objects.filter(
+        project=project
+    ).delete()  # made by the settings' own rater; the archive holds the right one
     rows = store_rows(project, stream, progress, owner=owners.first())
     audit.note("project.imported", project=project, actor=by, subject=project.slug, people=header.people, rows=rows)
     return rows

@@ -32,6 +32,7 @@ from labeling.models import (
 )
 from scoring.models import Snapshot
 from trainer.models import Evaluation, Reranker, TrainingRun
+from trainer.serving.registry import rerankers_called
 from workers.deletion.grades import rater_grades
 from workers.jobs.distillation import STAGE as DISTILLATION
 from workers.jobs.leasing import unfinished_jobs
@@ -110,7 +111,7 @@ class Kind:
 
 
 def find_target(project: Project, kind: str, ids: int | str | list[int]) -> Target:
-    """The rows with these ids; text is the imported id, or the name. Raises UnknownTarget."""
+    """The rows with these ids; text is the imported id, or a name (of a reranker also that for programs). Raises UnknownTarget."""
     if kind not in KINDS:
         raise UnknownTarget(f"{kind!r} cannot be deleted; expected one of {', '.join(KINDS)}")
     rows = KINDS[kind].rows(project)
@@ -118,6 +119,8 @@ def find_target(project: Project, kind: str, ids: int | str | list[int]) -> Targ
         found = (
             list(rows.filter(**{KINDS[kind].external: ids})[:2]) if KINDS[kind].external and "\x00" not in ids else []
         )
+        if not found and kind == "reranker":
+            found = rerankers_called(list(rows.select_related("project").defer("manifest")), ids)[:2]
         if not found and ids.isdecimal() and len(ids) < 19:
             found = list(rows.filter(pk=int(ids)))
     else:

@@ -167,6 +167,8 @@ def money(micros: int | None) -> str:
     """Format millionths of a dollar as dollars; small sums keep significant digits."""
     if micros is None:
         return "–"
+    if 0 < micros < 50:  # four digits would show a price as none
+        return localized("<$0.0001")
     if 0 < micros < 10_000:
         return localized(f"${micros / 1e6:.4f}")
     return localized(f"${micros / 1e6:,.2f}")

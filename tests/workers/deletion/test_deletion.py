@@ -205,6 +205,9 @@ def test_a_deleted_snapshot_takes_trainings_evaluations_and_files(owner: Any) ->
     assert not storage().names(snapshot.location) and storage().names(kept.location)
     reranker.refresh_from_db()
     assert reranker.training_run is None
+    Reranker.objects.filter(pk=reranker.pk).update(name="Winter · listwise 2")
+    for name in ("Winter · listwise 2", "winter-listwise-2", f"{project.slug}/winter-listwise-2"):
+        assert find_target(project, "reranker", name).ids == (reranker.pk,)
     delete(find_target(project, "reranker", reranker.pk), by=owner)
     assert not Reranker.objects.filter(project=project).exists()
 

@@ -134,6 +134,7 @@ def test_title_comes_from_the_metadata_or_the_first_words() -> None:
         (duration(7200), "2.0 h"),
         (duration(None), "unknown"),
         (money(120), "$0.0001"),
+        (money(26), "<$0.0001"),
         (money(29_740_000), "$29.74"),
         (money(0), "$0.00"),
         (pace(0.2), "12 per minute"),

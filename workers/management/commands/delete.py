@@ -12,7 +12,7 @@ from labeling.models import Project
 from workers.deletion.accounts import count_account, delete_account
 from workers.deletion.orders import delete
 from workers.deletion.projects import archive_project, purge_project, restore_project
-from workers.deletion.targets import KINDS, DeletionRefused, UnknownTarget, count_project, find_target
+from workers.deletion.targets import COUNT_LABELS, KINDS, DeletionRefused, UnknownTarget, count_project, find_target
 
 PROJECT, RESTORE, PURGE, ACCOUNT = "project", "restore", "purge", "account"
 WHOLE = (PROJECT, RESTORE, PURGE)
@@ -75,7 +75,7 @@ class Command(BaseCommand):
 
     def _show(self, name: str, counts: dict[str, int], *, yes: bool) -> None:
         for key, number in counts.items():
-            self.stdout.write(f"{number:>12,}  {key.replace('_', ' ')}")
+            self.stdout.write(f"{number:>12,}  {COUNT_LABELS.get(key, key.replace('_', ' '))}")
         if not yes:
             self.stdout.write(f"nothing deleted; add --yes to delete {name}")
 
