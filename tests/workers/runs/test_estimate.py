@@ -125,6 +125,18 @@ def test_pages_show_the_estimate_beside_the_spend(admin_client: Client) -> None:
     assert answer["estimate"] == run.estimate
 
 
+def test_the_estimate_says_that_an_endpoint_has_no_prices(
+    fake: FakeJudge, monkeypatch: pytest.MonkeyPatch, admin_client: Client
+) -> None:
+    project = make_texts(documents=6)
+    sent = {"judge": ["openai-http"], "judge-openai-http-endpoint": "fake", "judge-openai-http-model": "free",
+            "sampler": "cycles", "allocation": "all", "orders": "one", "cost_budget": "1"}  # fmt: skip
+    said = "An endpoint has no prices, so a budget in dollars does not limit its judges."
+    assert said not in admin_client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
+    define_endpoints(monkeypatch, fake, {"max_concurrency": 32})
+    assert said in admin_client.post(reverse("estimate", args=[project.slug]), sent).content.decode()
+
+
 def test_a_run_is_held_to_its_bound_however_many_calls_are_retried(fake: FakeJudge) -> None:
     project = make_texts(documents=24)
     sure, flaky = (make_judge(project, name, mode="logprob") for name in ("sure", "flaky"))
