@@ -246,8 +246,18 @@ def _preference(values: Mapping[str, Any]) -> tuple[float | None, AnswerKind]:
         )
     name = given[0]
     value = values[name]
-    if name == "winner":
-        return _of_winner(value)
+    found = _of_winner(value, values) if name == "winner" else (_of_number(name, value), AnswerKind.PREFERENCE)
+    if isinstance(kind, str) and kind in set(AnswerKind) and kind != found[1]:
+        raise BadJson(
+            f"is {kind!r} beside the {name} {quoted(str(value))}",
+            field="kind",
+            expectation="one answer",
+            remedy=f"leave the {name} out where the answer is {kind!r}",
+        )
+    return found
+
+
+def _of_number(name: str, value: Any) -> float:
     low, high = (0.0, 1.0) if name == "preference" else (-1.0, 1.0)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise BadJson(
@@ -256,11 +266,18 @@ def _preference(values: Mapping[str, Any]) -> tuple[float | None, AnswerKind]:
             expectation=f"a number from {low:g} to {high:g}",
             remedy="convert it: preference is P(a is better); score is negative where a is better",
         )
-    return (float(value) if name == "preference" else (1.0 - value) / 2.0), AnswerKind.PREFERENCE
+    return float(value) if name == "preference" else (1.0 - value) / 2.0
 
 
-def _of_winner(value: Any) -> tuple[float | None, AnswerKind]:
+def _of_winner(value: Any, values: Mapping[str, Any]) -> tuple[float | None, AnswerKind]:
     known = value.lower() if isinstance(value, str) else ""
+    if known in ("a", "b") and value == values.get("b" if known == "a" else "a"):
+        raise BadJson(
+            f"is {quoted(value)}, the id of one of the two documents and the field of the other one",
+            field="winner",
+            expectation="an answer that names one document",
+            remedy="write the answers as preferences: 1 where the document in field a is better, 0 where b is",
+        )
     if known in (AnswerKind.BOTH_IRRELEVANT.value, AnswerKind.CANNOT_JUDGE.value):
         return None, AnswerKind(known)
     if known not in _WINNERS:

@@ -117,6 +117,16 @@ UGLY_PREFERENCES = [
 ]
 
 
+@pytest.mark.parametrize("answer", ["preference", "winner"])
+def test_a_kind_that_contradicts_the_answer_beside_it_is_named(answer: str) -> None:
+    """A filler such as .5 beside "both_irrelevant" is no tie."""
+    value = {"preference": "0.5", "winner": "tie"}[answer]
+    table = f"query,a,b,{answer},kind\nq1,d1,d2,{value},both_irrelevant\nq1,d1,d3,{value},preference\n"
+    (error, row) = answers("preferences", table)
+    assert isinstance(error, RowError) and f"'both_irrelevant' beside the {answer}" in str(error)
+    assert isinstance(row, ImportedPreference) and row.preference == 0.5
+
+
 @pytest.mark.parametrize(("line", "number", "problem", "remedy"), UGLY_PREFERENCES)
 def test_ugly_preferences_are_named_with_line_and_remedy(line: str, number: int, problem: str, remedy: str) -> None:
     errors = [each for each in answers("preferences", GOOD + line + "1,x,z,a,anna\n") if isinstance(each, RowError)]

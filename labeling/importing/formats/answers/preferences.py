@@ -180,13 +180,25 @@ class Preferences(RowImporter):
                 expectation="one of preference (P(a is better), 0 to 1), score (-1: a, 1: b) and winner (a, b, tie)",
                 remedy="keep one of them" if given else "add the answer, or leave the line out",
             )
-        role, value = given[0], cell(given[0])
-        if role == "winner":
-            return values.of_winner(value, a, b, line, field=columns[role])
-        if role == "preference":
-            return values.of_number(value, line, field=columns[role], low=0.0, high=1.0), AnswerKind.PREFERENCE
-        score = values.of_number(value, line, field=columns[role], low=-1.0, high=1.0)
-        return (1.0 - score) / 2.0, AnswerKind.PREFERENCE
+        role = given[0]
+        found = _answer_in(role, cell(role), a, b, line, field=columns[role])
+        if isinstance(kind, str) and kind in set(AnswerKind) and kind != found[1]:
+            raise RowError(
+                f"is {kind!r} beside the {role} {quoted(str(cell(role)))}",
+                line=line,
+                field="kind",
+                expectation="one answer",
+                remedy=f"leave the {role} out where the answer is {kind!r}",
+            )
+        return found
+
+
+def _answer_in(role: str, value: Any, a: str, b: str, line: int, *, field: str) -> values.Answer:
+    if role == "winner":
+        return values.of_winner(value, a, b, line, field=field)
+    if role == "preference":
+        return values.of_number(value, line, field=field, low=0.0, high=1.0), AnswerKind.PREFERENCE
+    return (1.0 - values.of_number(value, line, field=field, low=-1.0, high=1.0)) / 2.0, AnswerKind.PREFERENCE
 
 
 def guessed_options(columns: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

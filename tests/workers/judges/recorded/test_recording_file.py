@@ -67,6 +67,18 @@ def test_the_exported_judgments_of_a_project_can_be_read() -> None:
         (f'{{{PAIR}, "preference": 1.5}}', r"line 1, preference: is '1.5'; expected a number from 0 to 1"),
         (f'{{{PAIR}, "score": true}}', "line 1, score: is 'True'"),
         (f'{{{PAIR}, "winner": "d1"}}', "line 1, winner: is 'd1'; expected a, b, tie"),
+        (
+            '{"query": "q", "a": "b", "b": "a", "winner": "a"}',
+            "line 1, winner: is 'a', the id of one .* field of the other one",
+        ),
+        (
+            f'{{{PAIR}, "preference": 0.5, "kind": "both_irrelevant"}}',
+            "line 1, kind: is 'both_irrelevant' beside the preference '0.5'",
+        ),
+        (
+            f'{{{PAIR}, "winner": "tie", "kind": "cannot_judge"}}',
+            "line 1, kind: is 'cannot_judge' beside the winner 'tie'",
+        ),
         ('{"query": "q", "a": "d", "b": "d", "score": 0}', "line 1: a and b are both 'd'"),
         ('{"query": "q", "a": "d", "score": 0}', "line 1, b: is missing"),
         (f'{{{PAIR}, "score": 0, "a_hash": "XYZ"}}', "line 1, a_hash: is 'XYZ'"),
