@@ -235,6 +235,11 @@ def test_a_stream_that_is_not_complete_is_no_answer(content: bytes) -> None:
         read_stream(content)
 
 
+def test_a_stream_that_a_gateway_ends_once_more_is_complete() -> None:
+    ended = b"data: " + CHUNK + b"\n\n" + b"data: [DONE]\n\n" * 2
+    assert read_stream(ended)["choices"][0]["message"]["content"] == "A"
+
+
 CHUNK = json.dumps({"choices": [{"index": 0, "delta": {"content": "A"}, "finish_reason": "stop"}]}).encode()
 
 

@@ -59,6 +59,8 @@ def read_stream(content: bytes) -> dict[str, Any]:
     Complete is a stream that ends with [DONE] and finishes every choice. Raises BadStream, StreamError.
     """
     events = _events(content)
+    while len(events) > 1 and events[-2][1] == events[-1][1] == "[DONE]":  # a gateway adds its own
+        events.pop()
     if not events or events[-1][1] != "[DONE]":
         raise BadStream(f"{STREAMS}, and the stream does not end with [DONE]")
     body: dict[str, Any] = {"object": "chat.completion"}
