@@ -22,6 +22,7 @@ _COMMENT = re.compile(r"[ \t]+#")
 MOST_HASHES = 8  # in a line, of which one may begin a comment
 _BLANKS = " \t\n\r\v\f"
 _FIELD = re.compile(r'"(?:[^"]|"")*"(?=[ \r\v\f]|$)|[^ \r\v\f]+')
+_ITERATION = re.compile(r"Q?[0-9]+")
 _ITERATION_AND_BLANK = re.compile(r"Q?[0-9]+ ")
 
 # Column names of headers, after lower() and without blanks, hyphens and underscores.
@@ -73,10 +74,11 @@ class TrecQrels(LineImporter):
         return 0.9 if all(len(row) == 4 for row in rows) or "qrel" in filename.lower() else 0.6
 
     _width = 0  # columns of the rows since the last header, 0 before the first row
+    _iteration = ""  # the second of four columns in the first row
 
     def read_all(self, stream: IO[bytes], *, parts: bool = False) -> Iterator[Row | RowError]:
         """Rows in the order of the file; with `repeated: maximum` all errors first, then one row a document."""
-        self._width = 0
+        self._width, self._iteration = 0, ""
         rows = super().read_all(stream, parts=parts)
         return rows if self.options.repeated == "refuse" else _largest_grades(rows)
 
@@ -90,12 +92,26 @@ class TrecQrels(LineImporter):
             return None
         query, document, grade = _three(columns, text, line)
         self._check_width(len(columns), line)
+        if len(columns) == 4:
+            self._check_iteration(columns[1], document, line)
         for field, identifier in (("query id", query), ("document id", document)):
             fields.identifier(identifier, field, line)
         value = fields.grade(grade, line)
         if value < 0 and self.options.negative == "ungraded":
             return None
         return ImportedGrade(query_id=query, document_id=document, grade=max(value, 0), line=line)
+
+    def _check_iteration(self, iteration: str, document: str, line: int) -> None:
+        """A run of query, document, rank and score would be read as grades of documents that have the ranks as ids."""
+        self._iteration = self._iteration or iteration
+        if iteration != self._iteration and document.isdigit() and not _ITERATION.fullmatch(iteration):
+            raise RowError(
+                f"has {quoted(iteration)} in the second of four columns and a number in the third, as a run has",
+                line=line,
+                expectation="query id, 0, document id, grade",
+                remedy="import a run as TREC run, in six columns",
+                ends_file=True,
+            )
 
     def _check_width(self, width: int, line: int) -> None:
         """A row of four columns that lost one would be read as a row of three, with another id."""

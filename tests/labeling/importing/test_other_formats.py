@@ -270,6 +270,7 @@ def _errors(importer: str, data: bytes) -> list[RowError]:
             12,
             "rise with the ranks in each query",
         ),
+        ("trec-qrels", "q1 d1 1 12\nq1 d2 2 7\n", 2, "'d2' in the second of four columns"),
         ("ms-marco-run", "1\t2\t0\n", 1, "'0'"),
         ("ms-marco-texts", "1\ta\tb\n", 1, "has 3 columns"),
         ("trec-topics", "<top>\n<num> 1\n<title> x\n", 1, "ends inside a topic"),
