@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from django.conf import settings
@@ -114,11 +115,12 @@ def make_world(prefix: str = "") -> World:
 
 def _trained(project: Project, prefix: str) -> dict[str, Any]:
     """A snapshot, a training, two rerankers and a deployment."""
+    rows = rows_file()
     snapshot = Snapshot.objects.create(
-        name=f"{prefix}frozen", location=f"snapshots/{prefix}rights", checksum="0" * 64, rows=1
+        name=f"{prefix}frozen", location=f"snapshots/{prefix}rights", checksum=sha256(rows).hexdigest(), rows=1
     )
     snapshot.projects.add(project)
-    storage().write_bytes(f"snapshots/{prefix}rights/rows.parquet", rows_file())
+    storage().write_bytes(f"{snapshot.location}/rows.parquet", rows)
     fish, carp = (
         Reranker.objects.create(
             project=project, name=name, kind=TRAINED, location="rerankers/none", checksum=digit * 64
