@@ -69,20 +69,29 @@ def make_judges(project: Project, judges: Sequence[NamedJudge]) -> list[Annotato
 
 
 def check_prices(judges: Sequence[NamedJudge], dollars: float | None) -> None:
-    """Raise CommandError where a budget in dollars could not limit a judge, because its endpoint has no prices."""
-    if dollars is None:
+    """Raise CommandError where a budget in dollars could limit no judge, because no endpoint of theirs has a price.
+
+    The endpoint of the environment needs prices in any case: without them nobody said that it is free.
+    """
+    named = {str(judge.options["endpoint"]) for judge in judges if judge.options.get("endpoint")}
+    free = [name for name in sorted(named) if _is_free(name)]
+    if dollars is None or not free or (len(free) < len(named) and OF_ENVIRONMENT not in free):
         return
-    for name in sorted({str(judge.options["endpoint"]) for judge in judges if judge.options.get("endpoint")}):
-        try:
-            endpoint = get_endpoint(name)
-        except (UnknownEndpoint, EndpointsInvalid):
-            continue  # the run says so
-        if not (endpoint.input_price or endpoint.output_price):
-            prices = " and ".join(PRICE_VARIABLES.values() if name == OF_ENVIRONMENT else PRICE_VARIABLES)
-            raise CommandError(
-                f"--dollars {dollars:g} limits nothing: the endpoint {name!r} has no prices. Set {prices} "
-                "(dollars per million tokens), or pass --calls or --tokens instead"
-            )
+    name = OF_ENVIRONMENT if OF_ENVIRONMENT in free else free[0]
+    prices = " and ".join(PRICE_VARIABLES.values() if name == OF_ENVIRONMENT else PRICE_VARIABLES)
+    raise CommandError(
+        f"--dollars {dollars:g} limits nothing: the endpoint {name!r} has no prices. Set {prices} "
+        "(dollars per million tokens), or pass --calls or --tokens instead"
+    )
+
+
+def _is_free(endpoint: str) -> bool:
+    """Whether a defined endpoint has no prices; of an unknown one the run says that it is unknown."""
+    try:
+        found = get_endpoint(endpoint)
+    except (UnknownEndpoint, EndpointsInvalid):
+        return False
+    return not (found.input_price or found.output_price)
 
 
 def _argument(text: str) -> NamedJudge:

@@ -101,6 +101,17 @@ def test_a_budget_in_dollars_needs_prices(monkeypatch: pytest.MonkeyPatch) -> No
     check_prices([NamedJudge(plugin="bm25")], 5.0)
 
 
+def test_a_free_endpoint_beside_one_with_prices_leaves_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = {"base_url": "http://127.0.0.1:9/v1"}
+    monkeypatch.setenv(
+        "ZELO_ENDPOINTS", json.dumps([{"name": "own", **address}, {"name": "dear", **address, "output_price": 2.0}])
+    )
+    own, dear = (NamedJudge(plugin="openai", options={"endpoint": name}) for name in ("own", "dear"))
+    check_prices([own, dear], 5.0)
+    with pytest.raises(CommandError, match=r"'own' has no prices. Set input_price and output_price"):
+        check_prices([own], 5.0)
+
+
 @pytest.mark.django_db
 def test_a_wrong_price_and_variables_that_another_process_lacks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EndpointsInvalid, match=r"OPENAI_INPUT_PRICE is '0,15'.*expected dollars per million tokens"):
