@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,20 @@ from trainer.serving.model_cache import Artefact, WarmModels
 from trainer.serving.server import RerankApp
 
 
-def rerank_app(*, fetch: Any, service_key: str = "", default: Artefact | None = None, **more: Any) -> RerankApp:
+def rerank_app(
+    *,
+    fetch: Any,
+    service_key: str = "",
+    service_keys: Callable[[], list[str]] | None = None,
+    default: Artefact | None = None,
+    **more: Any,
+) -> RerankApp:
     batcher = RequestBatcher(threads=2, prepare_thread=lambda: torch.set_num_threads(1))
     models = WarmModels(budget_bytes=1 << 30, fetch=fetch)
     return RerankApp(
         models=models,
         batcher=batcher,
-        service_keys=(lambda: [service_key]) if service_key else None,
+        service_keys=(lambda: [service_key]) if service_key else service_keys,
         default=default,
         **more,
     )

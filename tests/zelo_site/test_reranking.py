@@ -46,7 +46,7 @@ def ranking(tmp_path: Path, settings: Any) -> Iterator[None]:
     reranking.reranking_socket().unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(reranking.reranking_socket()))
-        app = rerank_app(fetch=artefact_folder, service_key=reranking.service_key())
+        app = rerank_app(fetch=artefact_folder, service_keys=reranking.service_keys)
         with running(app, sockets=[listening]):
             yield
     reranking._client.cache_clear()
