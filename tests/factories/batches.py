@@ -34,7 +34,7 @@ def batch_run(
     monkeypatch.setattr(trouble, "TRIAL", trial)
     monkeypatch.setattr(trouble, "PROVEN", 1)
     monkeypatch.setattr(
-        following, "BYTES_A_SECOND", 1_000.0
+        following, "BYTES_A_SECOND", 3_000.0
     )  # on a busy machine an upload takes longer than `batch_poll_s`
     define_endpoints(monkeypatch, fake, {**FAST, **(endpoint or {})})
     project: Project = make_texts(documents=documents)
