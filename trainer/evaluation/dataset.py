@@ -86,10 +86,12 @@ def listing_of(table: pa.Table, split: str, *, name: str) -> Listing:
     names = table.column("query_external_id").take(starts).to_pylist()
     projects = table.column("project").take(starts).to_pylist()
     whole = [f"{project}/{name}" for project, name in zip(projects, names, strict=True)]
-    told = list(names)
-    # Again, because an imported id may read like another project's query with its project before it.
-    while ambiguous := {name for name, times in Counter(told).items() if times > 1}:
-        told = [long if short in ambiguous else short for short, long in zip(told, whole, strict=True)]
+    told, before = list(names), list[str]()
+    # Again, because an imported id may read like another project's query with its project before it. A query that was deleted and
+    # imported again can be in a mixture twice, with one name for both.
+    while told != before:
+        before, times = told, Counter(told)
+        told = [long if times[short] > 1 else short for short, long in zip(told, whole, strict=True)]
     return Listing(names=tuple(told), bounds=(*starts.tolist(), table.num_rows))
 
 
