@@ -1,15 +1,15 @@
 """The gate before publishing: a student must not rank worse than its untrained base or the first stage.
 
 The training process compares them on the splits dev and test, against human grades where most queries have them and against
-Elo elsewhere. A difference counts only if its 95 % interval excludes zero and the sign-flip test agrees, so a handful of
-queries proves nothing; where neither split has enough for that test, both together may. `workers.jobs.training` reads the
-result. Imports no Django.
+Elo elsewhere. A difference counts only if its 95 % interval excludes zero and the sign-flip test agrees. Where neither split has
+enough queries for that test, both together may; where these are too few as well, the student must not be worse on each of them.
+`workers.jobs.training` reads the result. Imports no Django.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ SPLITS = ("dev", "test")
 MOST_ROWS = 4000
 SIGNIFICANT = 0.05
 FEWEST_QUERIES = 6  # of a sign-flip test that can find a p below .05
+FEWEST_WITHOUT_TEST = 2  # one query is worse in every other case
 TOGETHER = "dev + test"
 FEW_QUERIES = 100
 CLOSE_LABELS = 0.1
@@ -44,7 +45,10 @@ CLOSE_LABELS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """The paired comparison with one rival on one split: NDCG@10 of both, their difference with its 95 % interval."""
+    """The paired comparison with one rival on one split: NDCG@10 of both, their difference with its 95 % interval.
+
+    `each_worse`: there are too few queries for a test, and the student is worse on each of them.
+    """
 
     split: str
     reference: str
@@ -56,10 +60,11 @@ class GateRow:
     low: float
     high: float
     p_value: float
+    each_worse: bool
 
     @property
     def is_worse(self) -> bool:
-        return bool(self.high < 0.0 and self.p_value < SIGNIFICANT)
+        return bool(self.high < 0.0 and self.p_value < SIGNIFICANT) or self.each_worse
 
 
 def hold_at_gate(rows_file: Path, published: Path, *, base: Base, train: Examples) -> dict[str, Any]:
@@ -71,7 +76,12 @@ def hold_at_gate(rows_file: Path, published: Path, *, base: Base, train: Example
 def compared_on_all(rows_file: Path, *, student: Order, untrained: Order) -> list[GateRow]:
     """The comparisons on each split, and on both together where each has fewer than FEWEST_QUERIES."""
     rows = [row for split in SPLITS for row in compared(rows_file, split, student=student, untrained=untrained)]
-    if len({row.split for row in rows}) == len(SPLITS) and all(row.queries < FEWEST_QUERIES for row in rows):
+    is_small = all(row.queries < FEWEST_QUERIES for row in rows)
+    if is_small and len({row.split for row in rows}) == 1:
+        return rows
+    # What all queries say counts, not what a part of them says.
+    rows = [replace(row, each_worse=False) for row in rows]
+    if is_small and rows:
         rows += compared(rows_file, TOGETHER, student=student, untrained=untrained)
     return rows
 
@@ -118,7 +128,15 @@ def held_back_reason(gate: Mapping[str, Any]) -> str:
         return "its log-loss on held-out pairs is not below .693 by more than chance, that of one half for every pair"
     if gate.get("pairs"):
         return f"it judges worse by more than chance, log-loss {'; '.join(found)}"
+    if is_worse_on_each(gate):
+        return f"it ranks each held-out query worse, NDCG@10 {'; '.join(found)}"
     return f"it ranks worse by more than chance, NDCG@10 {'; '.join(found)}"
+
+
+def is_worse_on_each(gate: Mapping[str, Any]) -> bool:
+    """Whether a stored result holds a student back for that alone: too few queries for a test, each of them ranked worse."""
+    worse = [each for each in gate.get("comparisons", []) if each["worse"]]
+    return bool(worse) and all(each.get("each_worse", False) for each in worse)
 
 
 def _lost_to(each: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -163,6 +181,7 @@ def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -
         other = measure(shared, [scores[at] for at in known], reference)
         test = difference(own, other)
         assert test is not None  # the same queries
+        is_few = FEWEST_WITHOUT_TEST <= len(shared) < FEWEST_QUERIES
         rows.append(
             GateRow(
                 split=split,
@@ -175,6 +194,7 @@ def compared(rows_file: Path, split: str, *, student: Order, untrained: Order) -
                 low=test.difference.low,
                 high=test.difference.high,
                 p_value=test.p_value,
+                each_worse=is_few and bool((own.values["ndcg@10"] < other.values["ndcg@10"]).all()),
             )
         )
     return rows

@@ -21,7 +21,7 @@ from labeling.plugins import Plugin, get_plugin, registered
 from labeling.wording import translated
 from scoring.models import Snapshot
 from scoring.numerics.measures.resampling import Interval
-from trainer.evaluation.gate import interval_of
+from trainer.evaluation.gate import interval_of, is_worse_on_each
 from trainer.models import Reranker, TrainingRun
 from trainer.serving.registry import PAIRWISE_JUDGE
 from workers.jobs.training import (
@@ -271,6 +271,7 @@ def _run_context(request: HttpRequest, project: Project, run: TrainingRun) -> di
         "held_back": any(each.release == Reranker.Release.HELD_BACK for each in rerankers),
         "gate_lines": gate_lines(run.gate),
         "gate_advice": gate_advice(run.gate, trainer=run.trainer),
+        "each_worse": is_worse_on_each(run.gate),
         "may_change": may_change(request, project),
     }
 

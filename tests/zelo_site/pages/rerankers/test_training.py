@@ -22,7 +22,7 @@ from tests.factories.api import Api
 from tests.factories.pages import make_project
 from tests.factories.rows import make_member, make_user
 from tests.factories.scored import make_snapshot, scored
-from trainer.models import TrainingRun
+from trainer.models import Reranker, TrainingRun
 from workers.jobs.training import start_training
 from workers.models import Job
 from zelo_site.management.commands import train as train_command
@@ -196,6 +196,12 @@ def test_what_was_compared_before_publishing_is_said_as_far_as_it_proves_somethi
     assert "fewer than six queries" in shown({**nothing, "comparisons": [row(2), row(5)]})
     enough = shown({**nothing, "comparisons": [row(2), row(6)]})
     assert "fewer than six queries" not in enough and "not worse than a baseline" in enough
+    Reranker.objects.create(project=project, training_run=run, name="bad", kind="trained", release="held_back")
+    lost = {"held_back": True, "comparisons": [row(4) | {"worse": True, "each_worse": True}], "reasons": []}
+    assert "ranks each held-out query worse than a baseline" in shown(lost, state="held_back")
+    lost["comparisons"] = [row(8) | {"worse": True}]  # as stored before there was `each_worse`
+    assert "worse than a baseline by more than chance" in shown(lost, state="held_back")
+    Reranker.objects.all().delete()
     base_won = {"held_back": True, "base_won": True, "facts": {}}
     for trainer, advice in (
         ("embedding", "Judge more queries."),
