@@ -1,4 +1,4 @@
-"""The bound of a run: its estimate's maximum, to which it is held (docs/budgets.md)."""
+"""What a run's stored estimate says of its spend: the maximum, to which it is held, and the price of a call (docs/budgets.md)."""
 
 from __future__ import annotations
 
@@ -28,3 +28,9 @@ class Bound:
         most = int(self.question_tokens)
         written = min(written, most)
         return min(read, most - written), written, min(cost_micros, int(self.question_cost_micros))
+
+
+def expected_price(estimate: Mapping[str, int]) -> tuple[float | None, float | None]:
+    """Mean tokens and cost (millionths of a dollar) of a call by a run's stored estimate; None without one."""
+    calls = estimate.get("calls", 0)
+    return (estimate["tokens"] / calls, estimate["cost_micros"] / calls) if calls else (None, None)

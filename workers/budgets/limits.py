@@ -17,7 +17,7 @@ from django.db import connection
 from django.db.models import Exists, OuterRef
 
 from labeling.stored_texts import StoredText, stored_text
-from workers.budgets.bounds import Bound
+from workers.budgets.bounds import Bound, expected_price
 from workers.budgets.operator_limits import (
     OperatorRules,
     has_operator_limits,
@@ -160,6 +160,7 @@ class SpendLimit:
     endpoint: str = ""
     is_of_operator: bool = False
     question: tuple[float, float] | None = None  # (tokens, millionths of a dollar) at which a question in flight counts
+    presumed: tuple[float | None, float | None] = (None, None)  # the same of a call, before a judge has a price
 
     @classmethod
     def of_estimate(cls, bound: Bound, spent: Mapping[int, JudgeSpend]) -> SpendLimit:
@@ -249,6 +250,8 @@ class SpendLimit:
         tokens, cost = recent_price(annotator_id)
         if tokens is None and self.is_of_operator:
             tokens, cost = self._mean_price()
+        if tokens is None:
+            tokens, cost = self.presumed
         return replace(spend, tokens_a_call=tokens, cost_a_call=cost)
 
     def _mean_price(self) -> tuple[float | None, float | None]:
@@ -427,15 +430,18 @@ def _least(annotator_id: int, limits: Sequence[SpendLimit], *, by_operator: bool
 def pairs_left(run: Run, judges: Sequence[int]) -> int:
     """Pairs that a round may still plan: what the budget of pairs leaves, and what the calls left can ask about.
 
-    A call budget is rounded up to whole pairs, so that it is spent to the last call. Where a judge's price is
-    unknown, tokens and money set no limit to the plan; they are enforced before each call.
+    A call budget is rounded up to whole pairs, so that it is spent to the last call. Before a judge's first answer its calls
+    count at the mean price of the run's estimate; without one, tokens and money do not limit the plan. They are enforced
+    before each call.
     """
     budgets = Budgets.of(run)
     left = NO_LIMIT if budgets.pairs is None else max(0, budgets.pairs - run.pairs_planned)
     open_tasks: int | None = None
     ordered = replace(budgets, bound=None)  # the estimate's bound holds calls, and plans nothing
+    presumed = expected_price(run.estimate)
     for limit in _limits(run.pk, run.project_id, budgets=ordered, caps=read_caps(run.project_id)):
-        rooms = [limit.room(judge)[0] for judge in judges if limit.knows_price(judge)]
+        planned = replace(limit, presumed=presumed)
+        rooms = [planned.room(judge)[0] for judge in judges if planned.knows_price(judge)]
         if not rooms:
             continue
         if open_tasks is None:

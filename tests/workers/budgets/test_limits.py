@@ -135,6 +135,20 @@ def test_calls_are_planned_over_all_queries_rather_than_spent_on_the_first() -> 
     assert per_query == [8, 8, 8, 8, 8]
 
 
+@pytest.mark.parametrize("wrong", [1.0, 3.0, 0.5])
+def test_before_the_first_answer_the_plan_counts_calls_at_the_price_of_the_estimate(wrong: float) -> None:
+    project = make_project(queries=5, documents=8)
+    run = paid_run(project, cost_budget_micros=20 * COST, planned=False)
+    expected = {"calls": 100, "tokens": 100 * TOKENS, "cost_micros": int(wrong * 100 * COST)}
+    Run.objects.filter(pk=run.pk).update(estimate=expected)
+    run.refresh_from_db()
+    advancing.advance(run.pk)
+    first = [query.pairs.count() for query in project.queries.order_by("id")]
+    assert first == {1.0: [4, 4, 4, 4, 4], 3.0: [2, 1, 1, 1, 1], 0.5: [8, 8, 8, 8, 8]}[wrong]
+    run = work_until_over(run)
+    assert run.reason == "the budget of $0.00 is spent" and Attempt.objects.count() == 20, "spent all the same"
+
+
 def test_budget_below_one_cycle_gives_paths_and_below_one_pair_a_query_the_first_queries() -> None:
     project = make_project(queries=2, documents=8)
     run = work_until_over(paid_run(project, pair_budget=6, planned=False))
