@@ -1,4 +1,4 @@
-"""What a run's stored estimate says of its spend: the maximum, to which it is held, and the price of a call (docs/budgets.md)."""
+"""The maximum of a run's stored estimate, to which the run is held, and its price of a call (docs/budgets.md)."""
 
 from __future__ import annotations
 
