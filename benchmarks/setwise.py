@@ -40,7 +40,7 @@ from benchmarks.sampling import SLOPE, pilot_precision, quality
 from benchmarks.sampling_worlds import SIMULATED, SIZE, Setting, World, simulated_world
 from benchmarks.simulation import table
 from labeling.records import FloatArray, IntArray, QueryState
-from scoring.numerics.design.adaptive import compile_kernels as compile_design
+from scoring.numerics.design.rounds import compile_kernels as compile_design
 from scoring.numerics.design.static import pair_keys
 from scoring.numerics.fitting.comparisons import votes_of_query
 from scoring.numerics.fitting.fit import compile_kernels as compile_fit

@@ -14,12 +14,14 @@ import pydantic
 from labeling import plugins
 from labeling.records import FloatArray, IntArray, QueryState
 from labeling.stored_texts import stored_text
-from scoring.numerics.design import adaptive, sets, static, stopping
+from scoring.numerics.design import adaptive, rounds, sets, static, stopping
 from scoring.numerics.design.adaptive import ChosenPairs, Posterior
 
 # Far above any useful design, and small enough that no count overflows.
 MOST_DEGREE = 10_000
 MOST_PAIRS = 1_000_000
+# Rounds of sets have no part for the top alone, so that their weights look more at it.
+FLOOR_OF_SETS = 0.2
 ODD_DEGREE = stored_text("degree is %(degree)s; expected an even number because each cycle adds two")
 
 
@@ -106,8 +108,14 @@ class Adaptive(plugins.Sampler):
             default=4.0, gt=0, le=MOST_DEGREE, description="Maximum pairs per candidate (4 in the paper)."
         )
         top: int = pydantic.Field(default=10, ge=1, le=MOST_DEGREE, description="Number of top documents to focus on.")
+        top_share: float = pydantic.Field(
+            default=0.5, ge=0, le=1, description="Share of each round for pairs that may change the top."
+        )
         floor: float = pydantic.Field(
-            default=0.03, gt=0, le=1e6, description="Minimum weight of a document. Higher: improves the whole ranking."
+            default=0.15,
+            gt=0,
+            le=1e6,
+            description="Minimum weight of a document in the other pairs. Higher: improves the whole ranking.",
         )
         draws: int = pydantic.Field(default=64, ge=8, le=4096, description="Posterior draws to compute the weights.")
         first_stage: bool = pydantic.Field(
@@ -128,8 +136,9 @@ class Adaptive(plugins.Sampler):
         start = self._start(state, drawn, budget, rng, cycles=self.options.start_cycles)
         if start is not None:
             return start
-        posterior, weights = self._outlook(state, rng)
-        chosen = adaptive.choose_pairs(posterior, drawn, self._round(state, budget), weights)
+        posterior, weights = self._outlook(state, rng, floor=self.options.floor)
+        count, options = self._round(state, budget), self.options
+        chosen = rounds.choose_round(posterior, drawn, count, weights, top=options.top, top_share=options.top_share)
         return chosen.pairs[:0] if self._is_finished(posterior, chosen, rng) else chosen.pairs
 
     def sample_sets(self, state: QueryState, budget: int, rng: np.random.Generator, *, set_size: int) -> IntArray:
@@ -139,7 +148,7 @@ class Adaptive(plugins.Sampler):
         start = self._start(state, drawn, budget, rng, cycles=max(self.options.start_cycles, 1))
         if start is not None:
             return sets.within_budget(sets.pack_sets(start, set_size), budget)
-        posterior, weights = self._outlook(state, rng)
+        posterior, weights = self._outlook(state, rng, floor=FLOOR_OF_SETS * self.options.floor)
         count = -(-self._round(state, budget) // (set_size - 1))
         found, chosen = sets.choose_sets(posterior, drawn, count, weights, set_size=set_size)
         return found[:0] if self._is_finished(posterior, chosen, rng) else sets.within_budget(found, budget)
@@ -169,10 +178,10 @@ class Adaptive(plugins.Sampler):
     def _round(self, state: QueryState, budget: int) -> int:
         return min(budget, max(self.options.round_pairs, state.size // 8))
 
-    def _outlook(self, state: QueryState, rng: np.random.Generator) -> tuple[Posterior, FloatArray]:
+    def _outlook(self, state: QueryState, rng: np.random.Generator, *, floor: float) -> tuple[Posterior, FloatArray]:
         options = self.options
         posterior = adaptive.working_posterior(state, first_stage=options.first_stage)
-        weights = adaptive.top_importance(posterior, rng, top=options.top, floor=options.floor, draws=options.draws)
+        weights = adaptive.top_importance(posterior, rng, top=options.top, floor=floor, draws=options.draws)
         return posterior, weights
 
     def _is_finished(self, posterior: Posterior, chosen: ChosenPairs, rng: np.random.Generator) -> bool:

@@ -21,7 +21,7 @@ from django.db.models import QuerySet
 from django.db.models.expressions import RawSQL
 
 from labeling.projects import may_create
-from scoring.numerics.design import adaptive
+from scoring.numerics.design import rounds
 from scoring.numerics.fitting.fit import compile_kernels
 from workers.judging.recorder import holder_name, recover
 from workers.models import Worker
@@ -106,7 +106,7 @@ def _prepare(sender: Any, **kwargs: Any) -> None:
         connection.close()  # the pool's processes must not inherit it
     if "rating" in sender.app.amqp.queues.consume_from:
         compile_kernels()
-        adaptive.compile_kernels()
+        rounds.compile_kernels()
     # Objects loaded by now stay: the collector need not scan them while calls wait, and forks keep sharing their memory.
     gc.collect()
     gc.freeze()

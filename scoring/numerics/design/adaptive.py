@@ -2,7 +2,7 @@
 
 A round takes the working posterior of one query, weighs documents by how much they matter for the
 top of the list, and greedily takes the pairs that shrink the weighted posterior variance most. Starting
-designs are in `design`, stopping rules in `design_stopping`; `scoring.sampling.samplers` wraps them as plugins.
+designs are in `static`, stopping rules in `stopping`, whole rounds in `rounds`; `scoring.sampling.samplers` wraps them as plugins.
 """
 
 from __future__ import annotations
@@ -144,18 +144,3 @@ def choose_pairs(posterior: Posterior, drawn: IntArray, count: int, importance: 
         covariance, expected, importance, free, min(count, posterior.size * (posterior.size - 1) // 2)
     )
     return ChosenPairs(pairs, gains / before if before > 0 else gains, covariance)
-
-
-def compile_kernels() -> None:
-    """Compile (or load from numba's cache) all that a round needs, so that no first round waits."""
-    pairs = np.array([[0, 1], [1, 2], [0, 3]], dtype=np.int64)
-    state = QueryState(
-        size=4,
-        pairs=pairs,
-        first_stage_rank=np.zeros(4, dtype=np.int64),
-        theta=np.zeros(4),
-        preference=np.array([0.5, 0.5, np.nan]),
-        weight=np.array([1.0, 1.0, 0.0]),
-    )
-    posterior = working_posterior(state)
-    choose_pairs(posterior, pairs, 1, top_importance(posterior, np.random.default_rng(0)))

@@ -33,6 +33,10 @@ SURE = 4.0
 
 _ROOT_HALF = math.sqrt(0.5)
 
+# Gauss-Hermite, four nodes: those of five but the one at 0, where an answer changes nothing.
+_MOVES = np.array([-2.856970013872805, -1.355626179974265, 1.355626179974265, 2.856970013872805])
+_MOVE_WEIGHTS = np.array([0.011257411327720, 0.222075922005613, 0.222075922005613, 0.011257411327720])
+
 
 @numba.njit(cache=True)
 def _expit(x: float) -> float:
@@ -275,3 +279,51 @@ def enter_answer(covariance: FloatArray, spread: FloatArray, h: float, i: int, j
         for c in range(len(u)):
             covariance[r, c] -= g * u[r] * u[c]
             spread[r, c] += s * u[r] * u[c] - g * (u[r] * z[c] + z[r] * u[c])
+
+
+@numba.njit(cache=True)
+def rise_of_top(
+    pairs: IntArray,
+    contenders: IntArray,
+    theta: FloatArray,
+    covariance: FloatArray,
+    phi: float,
+    expected: FloatArray,
+    discount: FloatArray,
+    ahead: FloatArray,
+) -> FloatArray:
+    """The expected rise of the best places' discounted strengths by each pair, per answer, float64[m].
+
+    r answers on a pair move the posterior means along its column difference u, by a normal of variance phi r h / (1 + r h v);
+    whatever passes a better one rises. The largest of the rises by `ahead` answers, each over its number, counts: one answer
+    may turn no order where a few would (KG(*), Frazier and Powell, Decision Analysis 2010). `contenders` int64[c], best
+    first, are all that may be among the best; `discount` float64[top], top <= c; `pairs` int64[m, 2].
+    """
+    top, count = len(discount), len(contenders)
+    best = np.empty(top)
+    now = 0.0
+    for place in range(top):
+        now += discount[place] * theta[contenders[place]]
+    rise = np.zeros(len(pairs))
+    for e in range(len(pairs)):
+        i, j = pairs[e, 0], pairs[e, 1]
+        h = expected[i, j]
+        v = max(covariance[i, i] + covariance[j, j] - 2.0 * covariance[i, j], 0.0)
+        for r in ahead:
+            scale = math.sqrt(phi * r * h / (1.0 + r * h * v))
+            after = 0.0
+            for k in range(len(_MOVES)):
+                best[:] = -np.inf
+                for c in range(count):
+                    t = contenders[c]
+                    x = theta[t] + scale * (covariance[t, i] - covariance[t, j]) * _MOVES[k]
+                    if x > best[top - 1]:
+                        place = top - 1
+                        while place > 0 and best[place - 1] < x:
+                            best[place] = best[place - 1]
+                            place -= 1
+                        best[place] = x
+                for place in range(top):
+                    after += _MOVE_WEIGHTS[k] * discount[place] * best[place]
+            rise[e] = max(rise[e], (after - 2.0 * _MOVE_WEIGHTS[:2].sum() * now) / r)
+    return rise
