@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.special import expit
 
-from labeling.records import ComparisonColumns, FloatArray, IntArray
+from labeling.records import ComparisonColumns, FloatArray, IntArray, QueryState
+from scoring.numerics.design import static
 from scoring.numerics.fitting.comparisons import votes_of_query
 
 
@@ -38,3 +41,21 @@ def join(queries: list[ComparisonColumns]) -> ComparisonColumns:
     }
     offsets = np.concatenate([[0], np.cumsum([len(query.a) for query in queries])])
     return ComparisonColumns(**merged, offsets=offsets)
+
+
+def rated_state(size: int = 40, degree: int = 4, *, noise: float = 0.5, seed: int = 0, **known: Any) -> QueryState:
+    """A query judged softly on random cycles; its strengths are -size / 2 .. size / 2, in steps, shuffled."""
+    generator = np.random.default_rng(seed)
+    strength = generator.permutation(np.linspace(-2.0, 2.0, size))
+    pairs = static.random_cycles(size, degree, generator)
+    logits = strength[pairs[:, 0]] - strength[pairs[:, 1]] + generator.normal(0.0, noise, len(pairs))
+    fields: dict[str, Any] = {
+        "first_stage_rank": np.zeros(size, dtype=np.int64),
+        "theta": np.zeros(size),
+        "preference": 1.0 / (1.0 + np.exp(-logits)),
+        "weight": np.ones(len(pairs)),
+        "prior_precision": 0.3,
+        "logit_scale": 1.0,
+        **known,
+    }
+    return QueryState(size=size, pairs=pairs, **fields)

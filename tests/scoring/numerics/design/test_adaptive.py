@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from labeling.records import FloatArray, IntArray, QueryState
 from scoring.numerics.design import adaptive, static, stopping
 from scoring.numerics.design import kernels as design_kernels
+from tests.factories.votes import rated_state
 
 
 def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
-
-
-def rated_state(size: int = 40, degree: int = 4, *, noise: float = 0.5, seed: int = 0, **known: Any) -> QueryState:
-    """A query judged softly on random cycles; its strengths are -size / 2 .. size / 2, in steps, shuffled."""
-    generator = rng(seed)
-    strength = generator.permutation(np.linspace(-2.0, 2.0, size))
-    pairs = static.random_cycles(size, degree, generator)
-    logits = strength[pairs[:, 0]] - strength[pairs[:, 1]] + generator.normal(0.0, noise, len(pairs))
-    fields: dict[str, Any] = {
-        "first_stage_rank": np.zeros(size, dtype=np.int64),
-        "theta": np.zeros(size),
-        "preference": 1.0 / (1.0 + np.exp(-logits)),
-        "weight": np.ones(len(pairs)),
-        "prior_precision": 0.3,
-        "logit_scale": 1.0,
-        **known,
-    }
-    return QueryState(size=size, pairs=pairs, **fields)
 
 
 def strengths_of(size: int = 40, seed: int = 0) -> FloatArray:
@@ -274,17 +255,3 @@ def test_impossible_budgets_are_refused() -> None:
         stopping.split_budget(5, [float("nan")], [1])
     with pytest.raises(stopping.BadRule, match="one number each"):
         stopping.split_budget(5, [1.0], [1, 2])
-
-
-def test_compiled_kernels_serve_real_rounds() -> None:
-    adaptive.compile_kernels()
-    kernels: list[Any] = [
-        design_kernels.empirical_posterior,
-        design_kernels.greedy_pairs,
-        design_kernels.inversion_worth,
-    ]
-    before = [len(kernel.signatures) for kernel in kernels]
-    state = rated_state()
-    posterior = adaptive.working_posterior(state)
-    adaptive.choose_pairs(posterior, state.pairs, 5, adaptive.top_importance(posterior, rng()))
-    assert [len(kernel.signatures) for kernel in kernels] == before
