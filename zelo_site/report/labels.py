@@ -205,7 +205,7 @@ def calibration_section(project: Project) -> Section:
     ]
     lines = tuple(
         Line(
-            f"{each.low:.2f} – {each.high:.2f}",
+            f"{decimals(each.low)} – {decimals(each.high)}",
             (decimals(each.predicted, 3), decimals(each.observed, 3), count(each.count)),
         )
         for each in found.bins

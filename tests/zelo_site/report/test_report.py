@@ -29,7 +29,7 @@ from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import page
 from tests.factories.rows import judge_pair, make_pair, make_user
 from trainer.evaluation.entries import BASE, enter_baselines
-from trainer.evaluation.leaderboard import leaderboard
+from trainer.evaluation.leaderboard import evaluation_queries, leaderboard, record_evaluation
 from trainer.evaluation.metrics import METRICS, Measured, intervals
 from trainer.evaluation.snapshot_comparison import compare_snapshots
 from trainer.models import Evaluation, Reranker, TrainingRun
@@ -323,3 +323,25 @@ def test_the_report_is_written_in_the_language_of_its_reader(project: Project, s
         html = as_html(build_report(project, snapshot=snapshot))
     assert '<html lang="de">' in html
     assert re.search(r"\d,\d{3} \(\d,\d{3} – ", html) and not re.search(r"\d\.\d{3} \(", html)
+
+
+def test_the_best_judge_is_one_that_ranks_most_of_the_queries(project: Project, snapshot: Snapshot) -> None:
+    """Another one that answered one query rightly leads the table, and says nothing about the others."""
+    queries = evaluation_queries(snapshot, "test")
+    wide, narrow = (
+        Reranker.objects.create(project=project, kind="judge", name=name, location=place)
+        for name, place in (("judge wide", "1"), ("judge narrow", "2"))
+    )
+    turned = [-query.grades for query in queries]
+    record_evaluation(wide, snapshot, "test", queries=queries, scores=turned)
+    right = [np.where(query.id == queries[0].id, query.grades, np.nan) for query in queries]
+    record_evaluation(narrow, snapshot, "test", queries=queries, scores=right)
+    board = leaderboard(project, snapshot, "test", "grades")
+    names = [row.name for row in board.rows]
+    assert names.index("judge narrow") < names.index("judge wide")
+    of_elo = next(row for row in board.rows if row.kind == "elo")
+    assert of_elo.against["judge"].name == "judge wide"
+    Evaluation.objects.exclude(reranker__in=[wide, narrow]).exclude(reranker__kind="elo").delete()
+    alone = leaderboard(project, snapshot, "test", "grades")
+    baseline = baseline_of(alone)
+    assert baseline is not None and baseline.name == "judge wide"
