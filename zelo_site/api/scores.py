@@ -111,6 +111,7 @@ class IslandOut(Schema):
 
 class CalibrationOut(Schema):
     """`version` 0: never calibrated. Unless `calibrated`, relevance rests on no person's answer; `reason` says why.
+    `source`: `grades`, `people` (their answers) or `model grades`.
 
     `thresholds`: queries that answers "neither is relevant" put on the scale.
     """

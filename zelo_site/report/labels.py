@@ -196,9 +196,10 @@ def calibration_section(project: Project) -> Section:
     if not found.calibrated:
         missing = _("Relevance is not calibrated: %(reason)s.") % {"reason": translated(found.reason).rstrip(".")}
         return Section("calibration", _("Calibration"), (Facts(tuple(rows)), Text(missing, is_warning=True)))
+    sources = {"grades": _("human grades"), "people": _("people’s answers"), "model grades": _("LLM grades")}
     rows += [
         (_("relevance calibrated by"), found.method),
-        (_("against"), _("human grades") if found.source == "grades" else _("people’s answers")),
+        (_("against"), sources.get(found.source, found.source)),
         (_("answers"), count(found.answers)),
         (_("ECE on held-out queries"), decimals(found.ece, 3)),
         (_("Brier score"), decimals(found.brier, 3)),
