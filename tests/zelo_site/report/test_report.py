@@ -165,6 +165,25 @@ def test_the_page_the_rest_interface_and_the_command_give_the_same_report(
         call_command("report", project.slug, snapshot="spring")
 
 
+def test_a_named_snapshot_is_shown_on_the_split_on_which_it_was_evaluated(
+    client: Client, project: Project, snapshot: Snapshot
+) -> None:
+    """Whatever was evaluated after it, on another split."""
+    later = freeze([project], name="later", options=SnapshotOptions(test_share=0.34, dev_share=0.1, seed=1))
+    evaluate(order_evaluation(project, later, "dev", rerankers=list(Reranker.objects.filter(project=project))).pk)
+    chosen = snapshot.pk
+    out = io.StringIO()
+    call_command("report", project.slug, snapshot="frozen", stdout=out)
+    report = client.get(f"/api/v1/projects/{project.slug}/report?snapshot={chosen}").json()
+    html = client.get(reverse("report", args=[project.slug]), {"snapshot": chosen}).content.decode()
+    assert "- split: test" in out.getvalue() and report["facts"]["split"] == "test"
+    assert "Proof against human grades" in out.getvalue() and "Proof against human grades" in html
+    assert "of the split dev" in as_markdown(build_report(project, snapshot=later, split="dev"))
+    assert client.get(f"/api/v1/projects/{project.slug}/report").json()["facts"]["split"] == "dev"
+    of_later = client.get(reverse("proof", args=[project.slug]), {"snapshot": later.pk}).content.decode()
+    assert "vs best judge" in of_later
+
+
 def test_without_scores_the_report_says_what_is_missing(client: Client, owner: Any) -> None:
     empty = Project.objects.create(name="Empty", slug="empty")
     Membership.objects.create(project=empty, user=owner, role="owner")
