@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 from django.db import connection
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
 from scoring.columns import ProjectColumns, copy_columns, only_votes, read_columns
@@ -107,6 +108,7 @@ def judge_figures(project: Project) -> list[JudgeFigures]:
     with connection.cursor() as cursor:
         cursor.execute(_RECENT, {"project": project.pk, "most": RECENT_ANSWERS})
         rows = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in cursor.fetchall()}
+    names = names_told_apart(project)
     cost_of_one = spend_per_answer(project.pk)
     cost_of = {judge: spent.cost_micros for judge, spent in spend_of_project(project.pk).items()}
     sharpness = dict(JudgeFit.objects.filter(annotator__project=project).values_list("annotator_id", "sharpness"))
@@ -114,7 +116,7 @@ def judge_figures(project: Project) -> list[JudgeFigures]:
     return [
         JudgeFigures(
             annotator_id=each.pk,
-            name=each.name,
+            name=names[each.pk],
             is_person=each.is_person,
             **rows[each.pk],
             sharpness=sharpness.get(each.pk),

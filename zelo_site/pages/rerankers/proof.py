@@ -21,6 +21,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
+from labeling.access.annotators import names_told_apart
 from labeling.importing.lines import RowError
 from labeling.models import Annotator, Project, Query
 from labeling.wording import translated_name
@@ -180,6 +181,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
     chosen = _chosen(request, project, snapshots, models)
     job = Job.objects.filter(project=project, stage=STAGE).first()
     sent = {one_of(request.POST, "action", ACTIONS): request.POST}
+    names = names_told_apart(project)
     context = {
         "project": project,
         "here": "proof",
@@ -191,7 +193,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "lines": _lines(board) if board else [],
         "by_domain": _by_domain(board) if board and board.has_tall_domains else None,
         "orders": _orders(project, board, chosen.graded_by) if board and chosen else None,
-        "grading_models": models,
+        "grading_models": [Named(each.pk, names[each.pk]) for each in models],
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
