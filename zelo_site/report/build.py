@@ -50,7 +50,8 @@ def _check_order(before: Snapshot, snapshot: Snapshot | None) -> None:
     if before.pk == snapshot.pk:
         raise ReportRefused("the snapshot is compared with itself; choose two different snapshots")
     if before.created_at > snapshot.created_at:
-        raise ReportRefused(f"{before.name!r} was frozen after {snapshot.name!r}; exchange the two")
+        first, second = named(before, [snapshot]), named(snapshot, [before])
+        raise ReportRefused(f"{first!r} was frozen after {second!r}; exchange the two")
 
 
 def build_report(
