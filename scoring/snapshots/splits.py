@@ -135,13 +135,18 @@ def strictest_splits(prints: Sequence[Prints], splits: Sequence[IntArray]) -> Ca
     )
 
 
-def largest_islands(query: IntArray, island: IntArray) -> npt.NDArray[np.bool_]:
-    """Return the rows in the largest connected group of their query; the lowest number in a tie. `query` is sorted."""
+def largest_islands(query: IntArray, island: IntArray, text: IntArray) -> npt.NDArray[np.bool_]:
+    """Return the rows in the largest connected group of their query. `query` is sorted.
+
+    In a tie that of the lowest `text`, numbers that the texts decide, so that the order of import has no say.
+    """
     keep = np.zeros(len(query), dtype=np.bool_)
     bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
     for start, stop in itertools.pairwise(bounds.tolist()):
         part = island[start:stop]
-        keep[start:stop] = part == np.bincount(part).argmax()
+        sizes = np.bincount(part)
+        largest = sizes[part] == sizes.max()
+        keep[start:stop] = part == part[np.where(largest, text[start:stop], np.iinfo(np.int64).max).argmin()]
     return keep
 
 

@@ -115,11 +115,12 @@ def _axis(candidates: QuerySet[Candidate]) -> Axis:
 
 
 def _main_group(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | None:
-    """Return the largest group of a disconnected graph, or None if it is connected."""
+    """Return the largest group of a disconnected graph, in a tie the one that snapshots keep; None if it is connected."""
     if fit is None or fit.islands <= 1:
         return None
-    sizes = candidates.exclude(score__isnull=True).values("score__island").annotate(size=Count("pk"))
-    largest = sizes.order_by("-size", "score__island").first()
+    rated = candidates.exclude(score__isnull=True).values("score__island")
+    sizes = rated.annotate(size=Count("pk"), text=Min("document__text_hash"))
+    largest = sizes.order_by("-size", "text").first()
     return largest["score__island"] if largest else None
 
 
