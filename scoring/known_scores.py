@@ -12,14 +12,22 @@ from typing import Any
 
 from django.db.models import Case, F, When
 from django.db.models.expressions import OrderBy
+from django.db.models.functions import Collate
 
 # Fields of `scoring.models.Score` that rest on comparisons.
 FIELDS = ("theta", "stderr", "elo", "elo_stderr", "relevance")
 
 
-def best_elo_first() -> OrderBy:
-    """Order candidates by known Elo, those without one last."""
-    return Case(When(score__comparisons__gt=0, then=F("score__elo"))).desc(nulls_last=True)
+def best_elo_first() -> tuple[OrderBy, OrderBy]:
+    """Order candidates by known Elo, equal ones by descending imported document id as trec_eval does, those without one last.
+
+    Exports and evaluations order them so too, whatever the order of import and the database's collation.
+    """
+    by_elo, by_id = (
+        Case(When(score__comparisons__gt=0, then=value)).desc(nulls_last=True)
+        for value in (F("score__elo"), Collate("document__external_id", "C"))
+    )
+    return by_elo, by_id
 
 
 def known(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from django.db import connection
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, Project
 from labeling.records import FloatArray, IntArray
 from scoring.columns import ProjectColumns, read_columns
@@ -90,7 +91,7 @@ def judge_figures(project: Project, *, seed: int = 0) -> Agreement:
     read = read_columns(sampled_query_ids(project.pk, seed=seed), independent=True)
     ratings, flipped, counts = _ratings(read)
     people = set(Annotator.objects.filter(project=project, is_person=True).values_list("id", flat=True))
-    names = dict(Annotator.objects.filter(project=project).values_list("id", "name"))
+    names = names_told_apart(project)
     ids = read.annotator_ids.tolist()
     is_person = np.array([each in people for each in ids], dtype=np.bool_)
     fits = {fit.annotator_id: fit for fit in JudgeFit.objects.filter(annotator_id__in=ids)}

@@ -1,7 +1,7 @@
 """Pairs with a known answer, and a judge's answers to them.
 
-Known is what a person set as gold, what people answered, or that one candidate's grade is higher. Judges never
-see any of it. `workers.monitoring.scorecard`, `workers.judging.drift` and `workers.runs.gold_mixing` read it here.
+Known is what a person set as gold, what people answered, or that one candidate's grade is higher; not between equal texts,
+whose grades may differ by mistake. Judges never see any of it. `workers.monitoring.scorecard`, `workers.judging.drift` and `workers.runs.gold_mixing` read it here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from labeling.records import BoolArray, FloatArray, IntArray
 from scoring.columns import copy_columns
 from scoring.models import INDEPENDENT
 from scoring.numerics.measures.sides import TIE
+from scoring.same_texts import same_texts
 
 RECENT_ANSWERS = 20_000
 
@@ -50,8 +51,8 @@ class JudgeAnswers:
 
 _ANSWERS = f"""
 SELECT COALESCE(pair.query_id, 0), pair.id, pair.a_id, pair.b_id, mine.swapped, mine.preference,
-       COALESCE(known.preference, CASE WHEN pair.query_id IS NOT NULL THEN (sign(a.grade - b.grade) + 1) / 2 END,
-                'NaN')::float8,
+       COALESCE(known.preference, CASE WHEN pair.query_id IS NOT NULL AND first.text_hash <> second.text_hash
+                THEN (sign(a.grade - b.grade) + 1) / 2 END, 'NaN')::float8,
        COALESCE(votes.people, 'NaN'), COALESCE(votes.all_people, 'NaN'), COALESCE(votes.others, 'NaN'),
        ln((length(first.text) + 1)::float8 / (length(second.text) + 1))
 FROM (
@@ -141,10 +142,11 @@ def gold_share(query_ids: Sequence[int]) -> float:
 
 
 def draw_known_pairs(query_ids: Sequence[int], count: int, rng: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Return up to `count` pairs (a, b, query), a < b, with a known answer; people's first, random order."""
+    """Return up to `count` pairs (a, b, query), a < b, with a known answer; people's first, random order. None of equal texts."""
+    same = {candidate: first for _, candidate, first in same_texts(query_ids).tolist()}
     with connection.cursor() as cursor:
         cursor.execute(_BY_PEOPLE, {"queries": list(query_ids)})
-        answered = cursor.fetchall()
+        answered = [row for row in cursor.fetchall() if same.get(row[0], row[0]) != same.get(row[1], row[1])]
     chosen = {(a, b): query for a, b, query in (answered[i] for i in rng.permutation(len(answered))[:count])}
     rows = copy_columns(_GRADED, [list(query_ids)], [("query", "i8"), ("id", "i8"), ("grade", "i8")])
     queries = [
@@ -157,7 +159,8 @@ def draw_known_pairs(query_ids: Sequence[int], count: int, rng: np.random.Genera
         one, other = rng.choice(len(mine), 2, replace=False)
         if mine["grade"][one] != mine["grade"][other]:
             a, b = sorted((int(mine["id"][one]), int(mine["id"][other])))
-            chosen[a, b] = int(mine["query"][one])
+            if same.get(a, a) != same.get(b, b):
+                chosen[a, b] = int(mine["query"][one])
     return [(a, b, query) for (a, b), query in chosen.items()]
 
 

@@ -116,7 +116,9 @@ def query_biases(data: CalibrationData, *, model: str) -> QueryBiases | None:
         logits = strengths.logits
     found = fit_biases(votes, theta=logits / LOGIT_SCALES[model], starts=starts, model=model, require_connected=False)
     island = np.empty(len(linked), dtype=np.int64)
-    for number, members in enumerate(found.islands):
+    names = strengths.names[linked]
+    # In a tie of sizes by the texts, so that the order of import does not decide which queries are calibrated.
+    for number, members in enumerate(sorted(found.islands, key=lambda own: (-len(own), sorted(names[own].tolist())))):
         island[members] = number
     return QueryBiases(
         query_ids=strengths.query_ids[linked],

@@ -293,8 +293,9 @@ def _write(
 
 _SCORED = """
 SELECT candidate.id, candidate.query_id, candidate.document_id, score.island::bigint, score.comparisons::bigint,
-       score.elo_stderr
+       ('x' || left(document.text_hash, 15))::bit(60)::bigint, score.elo_stderr
 FROM scoring_score score JOIN labeling_candidate candidate ON candidate.id = score.candidate_id
+JOIN labeling_document document ON document.id = candidate.document_id
 JOIN labeling_query query ON query.id = candidate.query_id JOIN scoring_queryfit fit ON fit.query_id = query.id
 WHERE query.project_id = ANY(%s) AND fit.error = '' AND query.excluded_at IS NULL
 ORDER BY candidate.query_id, candidate.id
@@ -306,7 +307,7 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
     scored = copy_columns(
         _SCORED,
         [project_ids],
-        [(each, "i8") for each in ("id", "query", "document", "island", "comparisons")] + [("stderr", "f8")],
+        [(each, "i8") for each in ("id", "query", "document", "island", "comparisons", "text")] + [("stderr", "f8")],
     )
     if not len(scored):
         raise NothingToFreeze("no document has a score; start a run first")
@@ -319,7 +320,8 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
     removed: Counter[str] = Counter()
     place = np.searchsorted(queries.ids, scored["query"].astype(np.int64))
     # A document that nothing was compared with is an island of its own, even where the query has no larger one.
-    joined = largest_islands(place, scored["island"].astype(np.int64)) & (scored["comparisons"].astype(np.int64) > 0)
+    joined = largest_islands(place, *(scored[each].astype(np.int64) for each in ("island", "text")))
+    joined &= scored["comparisons"].astype(np.int64) > 0
     prints = np.zeros(len(scored), dtype=np.uint64)
     if options.shared_documents == "remove":
         prints = document_prints(project_ids, scored["document"].astype(np.int64))

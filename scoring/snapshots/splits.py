@@ -43,7 +43,7 @@ def split_queries(
     """Return the split of each query, -1 if its text is also in a held-out domain, or in a stricter split that was named.
 
     `prints` of the texts, `strata` numbers, `heldout` whether the domain is held out: one per query. Queries with the
-    same text share a split. The shares `dev` and `test` hold in every stratum as far as whole queries allow, and in sum.
+    same text share a split, whatever their order. The shares `dev` and `test` hold in every stratum as far as whole queries allow, and in sum.
     `named` int64[n]: the split that a query names itself, -1 for those that are drawn; the shares are those of the drawn.
     """
     split = np.full(len(prints), TRAIN, dtype=np.int64)
@@ -64,8 +64,10 @@ def split_queries(
     open_rows = np.flatnonzero(drawn)
     if not len(open_rows):
         return split
-    unique, first = np.unique(prints[open_rows], return_index=True)
-    stratum = strata[open_rows][first]
+    # A text of several strata belongs to the first by name, whichever of its queries was imported first.
+    by_stratum = open_rows[np.argsort(strata[open_rows], kind="stable")]
+    unique, first = np.unique(prints[by_stratum], return_index=True)
+    stratum = strata[by_stratum][first]
     of_text = _split_texts(_shuffled(unique, seed), stratum, dev=dev, test=test)
     split[open_rows] = of_text[np.searchsorted(unique, prints[open_rows])]
     return split
@@ -133,13 +135,18 @@ def strictest_splits(prints: Sequence[Prints], splits: Sequence[IntArray]) -> Ca
     )
 
 
-def largest_islands(query: IntArray, island: IntArray) -> npt.NDArray[np.bool_]:
-    """Return the rows in the largest connected group of their query; the lowest number in a tie. `query` is sorted."""
+def largest_islands(query: IntArray, island: IntArray, text: IntArray) -> npt.NDArray[np.bool_]:
+    """Return the rows in the largest connected group of their query. `query` is sorted.
+
+    In a tie that of the lowest `text`, numbers that the texts decide, so that the order of import has no say.
+    """
     keep = np.zeros(len(query), dtype=np.bool_)
     bounds = np.flatnonzero(np.diff(query, prepend=-1, append=-1))
     for start, stop in itertools.pairwise(bounds.tolist()):
         part = island[start:stop]
-        keep[start:stop] = part == np.bincount(part).argmax()
+        sizes = np.bincount(part)
+        largest = sizes[part] == sizes.max()
+        keep[start:stop] = part == part[np.where(largest, text[start:stop], np.iinfo(np.int64).max).argmin()]
     return keep
 
 

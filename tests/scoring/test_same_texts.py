@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from labeling.access.annotators import get_person
 from labeling.models import Candidate, Document, Project
 from labeling.plugins import get_plugin
 from labeling.records import AnswerKind
+from scoring.annotators.known_answers import draw_known_pairs, judge_answers
 from scoring.columns import in_name_order, read_columns
 from scoring.elo_orders import elo_of, judge_aware_elo
 from scoring.models import Score
@@ -16,7 +18,7 @@ from scoring.quality import judge_strengths
 from scoring.rating import rate_stale
 from scoring.same_texts import distinct, merged, same_texts
 from scoring.sampling.draw import query_states, sample_pairs
-from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents
+from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_query_with_documents, make_user
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -125,3 +127,18 @@ def test_queries_without_repeated_texts_are_read_as_before(project: Project) -> 
     read = read_columns([project.queries.latest("id").pk])
     one = merged(read, same_texts(read.query_ids.tolist()))
     assert one.read is read and np.array_equal(one.item, np.arange(3))
+
+
+def test_no_known_answer_is_between_them(project: Project) -> None:
+    """Grades of equal texts may differ; neither gold questions nor a judge's accuracy rest on that."""
+    query = project.queries.earliest("id")
+    first, *_, last = (list(Candidate.objects.filter(query=query).order_by("id"))[i] for i in (1, 4))
+    Candidate.objects.filter(query=query).update(grade=1)
+    Candidate.objects.filter(pk=first.pk).update(grade=3)
+    judge = make_judges(project, 1)[0]
+    pair = make_pair(query, 1, 4)
+    judge_pair(pair, judge, 0.9)
+    judge_pair(pair, get_person(project, make_user()), 0.9)
+    drawn = {(a, b) for a, b, _ in draw_known_pairs([query.pk], 10, np.random.default_rng(0))}
+    assert drawn and (first.pk, last.pk) not in drawn
+    assert np.isnan(judge_answers(judge).gold).all()

@@ -34,7 +34,7 @@ from trainer.evaluation.dataset import (
     queries_of_table,
     read_queries,
 )
-from trainer.evaluation.matching import Matched, answered_queries, matched_of
+from trainer.evaluation.matching import Matched, answered_queries, covering_first, matched_of
 from trainer.evaluation.metrics import (
     METRICS,
     REFERENCES,
@@ -333,8 +333,8 @@ def leaderboard(
     nothing is evaluated there or `compared_with` is not on the leaderboard.
     """
     is_stored = set(measures) <= set(METRICS)
-    rows = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
-    evaluations = list((rows.defer("scores") if is_stored else rows).select_related("reranker__training_run"))
+    stored = Evaluation.objects.filter(project=project, snapshot=snapshot, split=split, reference=reference)
+    evaluations = list((stored.defer("scores") if is_stored else stored).select_related("reranker__training_run"))
     if not evaluations:
         raise NotEvaluated(
             f"nothing is evaluated on split {split!r} of snapshot {snapshot.name!r} against {reference}; "
@@ -345,7 +345,10 @@ def leaderboard(
              for (pk, own), each in zip(values.items(), evaluations, strict=True)}  # fmt: skip
     lead = measures[0]
     ranked = sorted(evaluations, key=lambda each: (-found[each.pk][0][lead].estimate, each.reranker.name))
-    baselines = {kind: [each for each in ranked if each.reranker.kind == kind] for kind in BASELINES}
+    of_kind = {kind: [each for each in ranked if each.reranker.kind == kind] for kind in BASELINES}
+    baselines = {
+        kind: covering_first(rows, lambda row: len(values[row.pk].query_ids)) for kind, rows in of_kind.items()
+    }
     chosen = _chosen(evaluations, compared_with)
     domains = tuple(sorted({domain for _, by_domain in found.values() for domain in by_domain}))
     board = [

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from django.db.models import Exists, OuterRef, QuerySet
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, ModelGrade, Project
 from scoring.columns import copy_columns
 from scoring.models import Snapshot
@@ -50,7 +51,8 @@ def grading_models(project: Project) -> QuerySet[Annotator]:
 
 def chosen_models(project: Project, model: int | None) -> dict[int, str]:
     """The names by id of the judge `model`, or of all that graded documents. Raises NoLlmGrades if it gave no grades."""
-    known = {each.pk: each.name for each in grading_models(project)}
+    names = names_told_apart(project)
+    known = {each.pk: names[each.pk] for each in grading_models(project)}
     found = {pk: name for pk, name in known.items() if model is None or pk == model}
     if not found:
         there = ", ".join(f"{pk} ({name})" for pk, name in known.items())

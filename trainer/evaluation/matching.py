@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from labeling.records import FloatArray
 from trainer.evaluation.metrics import EvaluationQuery, RunRanks
+
+COVERED = (
+    0.9  # a row with a smaller share of the queries, such as the run of a part of them, is not compared with others
+)
+Of = TypeVar("Of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,3 +68,12 @@ def is_all_equal(scores: FloatArray) -> bool:
     """Whether several documents have a score and all the same one, so that only ties order them."""
     known = scores[np.isfinite(scores)]
     return len(known) > 1 and bool(np.ptp(known) == 0.0)
+
+
+def covering_first(ranked: Sequence[Of], queries: Callable[[Of], int]) -> list[Of]:
+    """The rows in their order, but last those that lack many of the queries of the row with the most.
+
+    The first is the best one: a mean over a few queries, such as those that a judge was asked about, may be high by chance.
+    """
+    most = max(map(queries, ranked), default=0)
+    return sorted(ranked, key=lambda row: queries(row) < COVERED * most)

@@ -20,6 +20,7 @@ from trainer.evaluation.dataset import JudgedDocuments
 from trainer.evaluation.entries import ELO, JUDGE
 from trainer.evaluation.leaderboard import NotEvaluated, judged_documents_of, values_by_reranker
 from trainer.evaluation.llm_grades import LlmGraded, NoLlmGrades, values_by_llm_grades
+from trainer.evaluation.matching import COVERED
 from trainer.evaluation.metrics import METRICS, RESAMPLES, Measured
 from trainer.models import Evaluation, Reranker
 
@@ -30,7 +31,6 @@ Missing = Literal["evaluation", "grades", "elo", "llm_grades", "rerankers", "ord
 
 FEWEST_QUERIES = 5
 LEAST_SPREAD = 1e-9
-COVERED = 0.9  # a reranker with a smaller share of the queries, such as the run of a part of them, is left out
 NAMES: Mapping[str, str] = {"grades": "human grades", "elo": "Elo", "llm_grades": "LLM grades"}
 REMEDIES: Mapping[str, str] = {
     "grades": "import grades, freeze a snapshot and evaluate again",

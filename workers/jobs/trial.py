@@ -121,6 +121,8 @@ def _ask_and_report(claim: JobClaim) -> str:
     trial = JudgeTrial.objects.select_related("project", "annotator").get(job_id=claim.job_id)
     if not trial.report:  # else a worker crashed between storing it and ending the job
         questions = choose_questions(trial.annotator, np.random.default_rng(trial.pk))
+        if not questions:
+            raise TrialRefused("no query has two candidates of different texts; import documents first")
         rows = _ask(trial, questions)
         report = {**_verdict(rows), "rows": rows}
         with transaction.atomic():
@@ -156,13 +158,18 @@ def choose_questions(judge: Annotator, rng: np.random.Generator) -> list[TrialQu
 def _random_pairs(
     queries: Sequence[int], taken: set[tuple[int, int]], rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Up to QUESTIONS pairs of candidates of one query each, from as many queries as there are."""
+    """Up to QUESTIONS pairs of candidates of one query each, of different texts, from as many queries as there are."""
     found: dict[tuple[int, int], None] = {}
     some = rng.permutation(np.array(queries))[:QUESTIONS].tolist()
     for place in range(4 * QUESTIONS):
-        ids = Candidate.objects.filter(query=some[place % len(some)]).order_by("id").values_list("id", flat=True)
-        a, b = sorted(rng.choice(np.array(ids), 2, replace=False).tolist())
-        if (a, b) not in taken:
+        rows = (
+            Candidate.objects.filter(query=some[place % len(some)])
+            .order_by("id")
+            .values_list("id", "document__text_hash")
+        )
+        texts = dict(rows)
+        a, b = sorted(rng.choice(np.array(list(texts)), 2, replace=False).tolist())
+        if (a, b) not in taken and texts[a] != texts[b]:
             found[a, b] = None
         if len(found) == QUESTIONS:
             break

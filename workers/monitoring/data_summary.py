@@ -126,13 +126,13 @@ def judged_sizes(project: Project) -> dict[int, int]:
 
 
 def few_comparisons(project: Project) -> int:
-    """Return the number of rated documents with fewer opponents than possible, up to FEW_COMPARISONS."""
+    """Return the number of rated documents with fewer opponents than possible, up to FEW_COMPARISONS; equal texts are one opponent."""
     rated = Score.objects.filter(candidate__query__project=project)
     unsure = rated.filter(comparisons__gt=0, comparisons__lt=FEW_COMPARISONS)
     met = unsure.values("candidate__query", "comparisons").annotate(documents=Count("pk")).order_by()
     sizes = dict(
         Query.objects.filter(pk__in=[each["candidate__query"] for each in met])
-        .annotate(size=Count("candidates"))
-        .values_list("pk", "size")
+        .annotate(texts=Count("candidates__document__text_hash", distinct=True))
+        .values_list("pk", "texts")
     )
     return sum(each["documents"] for each in met if each["comparisons"] < sizes[each["candidate__query"]] - 1)

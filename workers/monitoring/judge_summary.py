@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 from django.db import connection
 
+from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, Project
 from labeling.plugins import Rater, get_plugin
 from scoring.columns import ProjectColumns, copy_columns, only_votes, read_columns
@@ -34,8 +35,9 @@ CURVE_QUERIES = 50
 class JudgeFigures:
     """The figures of one annotator. `agrees`: share of pairs with the same side as the other judges' mean;
     `agrees_with_people`: as people's mean; `scoring.numerics.measures.sides` counts ties. `lean`: mean preference for the
-    document shown first, minus one half. None without pairs to compare. Verdicts, and answers given after seeing
-    others' answers, count only in `answers`.
+    document shown first, minus one half. None without pairs to compare. "Neither is relevant", "cannot judge", verdicts, and
+    answers given after seeing others' answers, count only in `answers`. `answers` are among the latest of the project;
+    `cost_each_micros` is the cost of one of all answers.
     """
 
     annotator_id: int
@@ -49,6 +51,7 @@ class JudgeFigures:
     lean_stderr: float | None
     sharpness: float | None
     cost_micros: int
+    cost_each_micros: float | None = None
 
     @property
     def leans_visibly(self) -> bool:
@@ -60,16 +63,16 @@ class JudgeFigures:
         )
 
 
-# Agreement and lean use independent answers only; `answers` counts all answers. Windows, because the planner expects one vote
+# Agreement and lean use independent preferences only; `answers` counts all answers. Windows, because the planner expects one vote
 # where a table has no statistics yet, and would join the votes with their sums in nested loops, minutes for the demo's.
 _RECENT = f"""
 WITH recent AS (
-    SELECT answer.id, answer.pair_id, answer.annotator_id, answer.by_person, answer.swapped, answer.preference
+    SELECT answer.id, answer.pair_id, answer.annotator_id, answer.by_person, answer.swapped, answer.preference, answer.kind
     FROM labeling_live_judgment answer JOIN labeling_annotator annotator ON annotator.id = answer.annotator_id
-    WHERE annotator.project_id = %(project)s AND answer.kind = 'preference'
+    WHERE annotator.project_id = %(project)s
     ORDER BY answer.id DESC LIMIT %(most)s
 ), opinion AS (
-    SELECT * FROM recent answer WHERE {INDEPENDENT}
+    SELECT * FROM recent answer WHERE kind = 'preference' AND {INDEPENDENT}
 ), votes AS (
     SELECT pair_id, annotator_id, by_person, avg(preference) AS p FROM opinion GROUP BY 1, 2, 3
 ), beside AS (
@@ -105,17 +108,20 @@ def judge_figures(project: Project) -> list[JudgeFigures]:
     with connection.cursor() as cursor:
         cursor.execute(_RECENT, {"project": project.pk, "most": RECENT_ANSWERS})
         rows = {row[0]: dict(zip(_COLUMNS, row[1:], strict=True)) for row in cursor.fetchall()}
+    names = names_told_apart(project)
+    cost_of_one = spend_per_answer(project.pk)
     cost_of = {judge: spent.cost_micros for judge, spent in spend_of_project(project.pk).items()}
     sharpness = dict(JudgeFit.objects.filter(annotator__project=project).values_list("annotator_id", "sharpness"))
     annotators = Annotator.objects.filter(project=project, pk__in=rows).order_by("is_person", "id")
     return [
         JudgeFigures(
             annotator_id=each.pk,
-            name=each.name,
+            name=names[each.pk],
             is_person=each.is_person,
             **rows[each.pk],
             sharpness=sharpness.get(each.pk),
             cost_micros=cost_of.get(each.pk) or 0,
+            cost_each_micros=cost_of_one.get(each.pk),
         )
         for each in annotators
     ]

@@ -95,13 +95,14 @@ _SPEND = """
 SELECT spend.annotator_id, sum(spend.cost_micros)::float8 / GREATEST(1, (
     SELECT count(*) FROM labeling_judgment answer WHERE answer.annotator_id = spend.annotator_id))
 FROM workers_spend spend JOIN workers_run run ON run.id = spend.run_id
-WHERE run.project_id = %(project)s GROUP BY spend.annotator_id HAVING sum(spend.cost_micros) > 0
+WHERE run.project_id = %(project)s AND (%(judge)s::bigint IS NULL OR spend.annotator_id = %(judge)s)
+GROUP BY spend.annotator_id HAVING sum(spend.cost_micros) > 0
 """
 
 
-def spend_per_answer(project_id: int) -> dict[int, float]:
-    """Return what an answer of each judge has cost on average, failed calls included."""
-    return dict(_rows(_SPEND, {"project": project_id}))
+def spend_per_answer(project_id: int, *, judge: int | None = None) -> dict[int, float]:
+    """Return what an answer of each judge, or of one, has cost on average, failed calls included."""
+    return dict(_rows(_SPEND, {"project": project_id, "judge": judge}))
 
 
 _VOTES = """

@@ -14,7 +14,7 @@ from django.db import connection
 
 from labeling.models import Annotator, Project
 from labeling.records import FailureKind
-from scoring.annotators.known_answers import JudgeAnswers, judge_answers
+from scoring.annotators.known_answers import RECENT_ANSWERS, JudgeAnswers, judge_answers
 from scoring.models import JudgeFit
 from scoring.numerics.judges.judge_checks import (
     Z95,
@@ -30,6 +30,7 @@ from scoring.numerics.judges.judge_checks import (
 )
 from scoring.numerics.measures.sides import side
 from workers.judging.drift import known_drift
+from workers.monitoring.query_figures import spend_per_answer
 
 RECENT_CALLS = 5_000
 # The batch of the oldest of them is looked for among so many calls: the planner reads the index to a limit, else the whole table.
@@ -40,7 +41,7 @@ BATCH_CALLS = 50_000
 class Calls:
     """Latency and cost of the calls to a judge. Latency in seconds over the latest calls; cost in millionths of a dollar.
 
-    `failed` is the share of the latest calls that brought no answer.
+    `failed` is the share of the latest calls that brought no answer; `cost_each_micros` is the cost of one of all answers.
     """
 
     calls: int
@@ -50,11 +51,12 @@ class Calls:
     latency_p50: float | None
     latency_p95: float | None
     failed: Estimate | None
+    cost_each_micros: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Scorecard:
-    """One judge. Shares in [0, 1]; None where there is nothing to measure on.
+    """One judge. Shares in [0, 1]; None where there is nothing to measure on. `answers` are its latest, of every kind.
 
     `gold`, `people`, `agreement`: share of pairs on which it takes the side of the gold answers, of the people, of
     the other judges' mean. `flips`: pairs asked in both orders whose winner changed. `position`: mean preference for
@@ -84,7 +86,7 @@ class Scorecard:
     @property
     def cost_each_micros(self) -> int | None:
         """Cost of an answer, in millionths of a dollar."""
-        return round(self.calls.cost_micros / self.answers) if self.answers and self.calls.cost_micros else None
+        return round(self.calls.cost_each_micros) if self.calls.cost_each_micros else None
 
     def with_state(self, judge: Annotator) -> Scorecard:
         """The card with the state that its judge has now."""
@@ -111,7 +113,7 @@ def scorecard(judge: Annotator) -> Scorecard:
         paused_at=judge.paused_at,
         retired_at=judge.retired_at,
         pause_reason=judge.pause_reason,
-        answers=len(answers.pair),
+        answers=_answered(judge),
         gold=same_side(preference, _sides_known(answers)[first_row]),
         people=same_side(preference, answers.people[first_row]),
         agreement=same_side(preference, answers.others[first_row]),
@@ -170,6 +172,17 @@ def _cycles(answers: JudgeAnswers, preference: np.ndarray, first_row: np.ndarray
     return ratio(counts[:, 0], counts[:, 1], np.random.default_rng(0))
 
 
+_ANSWERED = """
+SELECT count(*) FROM (SELECT 1 FROM labeling_live_judgment WHERE annotator_id = %s ORDER BY id DESC LIMIT %s) latest
+"""
+
+
+def _answered(judge: Annotator) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(_ANSWERED, [judge.pk, RECENT_ANSWERS])
+        return int(cursor.fetchone()[0])
+
+
 _SPENT = """
 SELECT COALESCE(sum(calls), 0)::bigint, COALESCE(sum(input_tokens), 0)::bigint, COALESCE(sum(output_tokens), 0)::bigint,
        COALESCE(sum(cost_micros), 0)::bigint
@@ -221,4 +234,5 @@ def _calls(judge: Annotator) -> Calls:
         latency_p50=None if median is None else float(median),
         latency_p95=None if late is None else float(late),
         failed=share(failed, recent),
+        cost_each_micros=spend_per_answer(judge.project_id, judge=judge.pk).get(judge.pk),
     )

@@ -69,7 +69,7 @@ def get_scores(request: HttpRequest, query_id: int) -> Any:
     rows = (
         Candidate.objects.visible_to(request.user)
         .filter(query=query)
-        .order_by(best_elo_first(), "id")
+        .order_by(*best_elo_first(), "id")
         .values(
             "id", "document__external_id", "first_stage_rank", "grade", *(f"score__{name}" for name in SCORE_FIELDS)
         )
@@ -111,6 +111,7 @@ class IslandOut(Schema):
 
 class CalibrationOut(Schema):
     """`version` 0: never calibrated. Unless `calibrated`, relevance rests on no person's answer; `reason` says why.
+    `source`: `grades`, `people` (their answers) or `model grades`.
 
     `thresholds`: queries that answers "neither is relevant" put on the scale.
     """

@@ -30,13 +30,15 @@ class ReportRefused(ValueError):
 
 
 def evaluated_snapshot(
-    project: Project, snapshots: QuerySet[Snapshot], before: Snapshot | None = None
+    project: Project, snapshots: QuerySet[Snapshot], before: Snapshot | None = None, *, chosen: Snapshot | None = None
 ) -> tuple[Snapshot | None, str]:
     """Return the default of a report, the snapshot and split that were evaluated last; else the latest and `test`.
 
-    With `before`, only later snapshots; None if there is none.
+    With `before`, only later snapshots; None if there is none. With `chosen`, this one and the split on which it was evaluated last.
     """
-    if before is not None:
+    if chosen is not None:
+        snapshots = snapshots.filter(pk=chosen.pk)
+    elif before is not None:
         snapshots = snapshots.exclude(pk=before.pk).filter(created_at__gte=before.created_at)
     latest = Evaluation.objects.filter(project=project, snapshot__in=snapshots).defer("scores", "metrics").first()
     return (latest.snapshot, latest.split) if latest is not None else (snapshots.first(), "test")
@@ -48,7 +50,8 @@ def _check_order(before: Snapshot, snapshot: Snapshot | None) -> None:
     if before.pk == snapshot.pk:
         raise ReportRefused("the snapshot is compared with itself; choose two different snapshots")
     if before.created_at > snapshot.created_at:
-        raise ReportRefused(f"{before.name!r} was frozen after {snapshot.name!r}; exchange the two")
+        first, second = named(before, [snapshot]), named(snapshot, [before])
+        raise ReportRefused(f"{first!r} was frozen after {second!r}; exchange the two")
 
 
 def build_report(

@@ -196,16 +196,17 @@ def calibration_section(project: Project) -> Section:
     if not found.calibrated:
         missing = _("Relevance is not calibrated: %(reason)s.") % {"reason": translated(found.reason).rstrip(".")}
         return Section("calibration", _("Calibration"), (Facts(tuple(rows)), Text(missing, is_warning=True)))
+    sources = {"grades": _("human grades"), "people": _("people’s answers"), "model grades": _("LLM grades")}
     rows += [
         (_("relevance calibrated by"), found.method),
-        (_("against"), _("human grades") if found.source == "grades" else _("people’s answers")),
+        (_("against"), sources.get(found.source, found.source)),
         (_("answers"), count(found.answers)),
         (_("ECE on held-out queries"), decimals(found.ece, 3)),
         (_("Brier score"), decimals(found.brier, 3)),
     ]
     lines = tuple(
         Line(
-            f"{each.low:.2f} – {each.high:.2f}",
+            f"{decimals(each.low)} – {decimals(each.high)}",
             (decimals(each.predicted, 3), decimals(each.observed, 3), count(each.count)),
         )
         for each in found.bins

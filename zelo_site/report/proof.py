@@ -13,6 +13,7 @@ from scoring.numerics.measures.multiple_tests import holm
 from scoring.numerics.measures.rankings import Measure
 from scoring.numerics.measures.resampling import Interval, PairedTest
 from trainer.evaluation.leaderboard import Leaderboard, NotEvaluated, Row, leaderboard, measured_of
+from trainer.evaluation.matching import covering_first
 from trainer.evaluation.metrics import METRICS, REFERENCES, Reference, difference
 from trainer.evaluation.rank_changes import Moved, what_moved
 from trainer.evaluation.snapshot_comparison import Change, SnapshotComparison
@@ -95,8 +96,12 @@ def _matched(row: Row) -> tuple[str, str]:
 
 def baseline_of(board: Leaderboard) -> Row | None:
     """Return the row that the others are tested against."""
-    kinds = {kind: next((row for row in board.rows if row.kind == kind), None) for kind in TESTED_AGAINST}
-    return next((row for row in kinds.values() if row is not None), None)
+    kinds = (covering_first([row for row in board.rows if row.kind == kind], _queries) for kind in TESTED_AGAINST)
+    return next((rows[0] for rows in kinds if rows), None)
+
+
+def _queries(row: Row) -> int:
+    return row.queries
 
 
 def paired_tests(board: Leaderboard, baseline: Row) -> list[tuple[Row, PairedTest, float]]:
@@ -195,7 +200,8 @@ def _agreement(found: SystemOrders, line: OrdersLine) -> tuple[str, ...]:
 def _moved(board: Leaderboard) -> Section | None:
     """Return the queries that changed most from the baseline to the best trained reranker, else to the best row."""
     baseline = baseline_of(board)
-    rivals = [row for row in board.rows if row is not baseline and row.kind != "elo"]
+    others = [row for row in board.rows if row is not baseline and row.kind != "elo"]
+    rivals = covering_first(others, _queries)
     best = next((row for row in rivals if row.kind == "trained"), rivals[0] if rivals else None)
     if baseline is None or best is None:
         return None

@@ -48,8 +48,8 @@ def get_report(
     project = project_or_404(request, slug)
     known = Snapshot.objects.visible_to(request.user).filter(projects=project)
     earlier = None if before is None else _named(project, known, before)
-    default, latest = evaluated_snapshot(project, known, earlier)
-    chosen = default if snapshot is None else _named(project, known, snapshot)
+    named = None if snapshot is None else _named(project, known, snapshot)
+    chosen, latest = evaluated_snapshot(project, known, earlier, chosen=named)
     try:
         report = build_report(project, snapshot=chosen, split=split or latest, before=earlier, kept_s=0)
     except ReportRefused as error:

@@ -27,6 +27,7 @@ from tests.factories.rows import (
     make_project,
     make_user,
 )
+from workers.monitoring import judge_summary
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -175,8 +176,13 @@ def test_judges_that_share_errors_are_named() -> None:
     judged, judges = make_panel(sharpness=[1.0, 1.0, 1.0], shared=True)
     choose_project_fit(judged.project.pk)
     found = judge_figures(judged.project).shared_errors
-    assert [(each.first, each.second) for each in found] == [(judges[0].name, judges[1].name)]
+    told = [f"{each.name} ({each.pk})" for each in judges]  # all have one name
+    assert [(each.first, each.second) for each in found] == [(told[0], told[1])]
     assert found[0].correlation > 0.2
+    figures = judge_figures(judged.project)
+    assert {each.name for each in figures.annotators} == set(told)
+    assert {name for each in figures.kappas for name in (each.first, each.second)} == set(told)
+    assert {each.name for each in judge_summary.judge_figures(judged.project)} == set(told)
 
 
 def test_grades_anchor_judges_and_an_adversary_gets_a_negative_sharpness() -> None:

@@ -16,6 +16,7 @@ from scoring.calibration.calibrate import (
     calibrate_project,
     fit_calibration,
     project_calibration,
+    query_biases,
 )
 from scoring.calibration.cross_query import sample_cross_pairs
 from scoring.calibration.data import read_calibration_data
@@ -141,6 +142,20 @@ def test_bias_is_rescaled_where_the_rater_is_changed(judged: Judged) -> None:
 
 
 # --- islands -----------------------------------------------------------------------------
+
+
+def test_of_two_islands_of_one_size_the_texts_decide_which_is_calibrated(judged: Judged) -> None:
+    """Not the order in which their queries were imported."""
+    names = read_calibration_data(judged.project.pk, judge_terms={}).strengths.names
+    ids, lowest = [query.pk for query in judged.queries], int(names.argmin())
+    assert lowest > 0
+    halves = [ids[lowest:] + ids[1:lowest], ids[:1]]
+    one, other = halves[0][: QUERIES // 2], halves[1] + halves[0][QUERIES // 2 :]
+    for number, queries in enumerate((one, other)):
+        judge_across(judged, queries=queries, seed=number)
+    biases = query_biases(read_calibration_data(judged.project.pk, judge_terms={}), model="thurstone")
+    assert biases is not None and biases.island.max() == 1
+    assert sorted(biases.query_ids[biases.island == 0].tolist()) == sorted(one)
 
 
 def test_islands_are_named_and_only_the_largest_is_calibrated(judged: Judged) -> None:

@@ -113,7 +113,8 @@ def test_a_model_is_chosen_or_the_mean_of_those_that_graded_a_document(project: 
     lone.filter(annotator=second).delete()
     both = system_orders(project, snapshot, "test", pair=GRADES_AND_LLM)
     assert both.documents == (both.candidates, both.candidates)
-    assert (one.models, both.models) == ((first.name,), (first.name, second.name))
+    names = tuple(f"{each.name} ({each.pk})" for each in (first, second))  # the two have one name
+    assert (one.models, both.models) == (names[:1], names)
     lone.delete()
     found = system_orders(project, snapshot, "test", pair=GRADES_AND_LLM)
     assert found.documents == (found.candidates, found.candidates - 1)

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
+import numpy as np
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from labeling.models import Candidate, Judgment, Pair
+from labeling.models import Candidate, Document, Judgment, Pair
 from tests.factories.http_panel import KEY, define_endpoints, make_judge, make_texts
 from tests.factories.rows import make_user
 from tests.fake_judge.process import FakeJudge, running_fake_judge
 from workers.budgets.spend import totals_of_project
-from workers.jobs.trial import order_trial, reason_of, run_trial, try_now
+from workers.jobs.trial import choose_questions, order_trial, reason_of, run_trial, try_now
 from workers.jobs.trial_verdict import DOUBTFUL, FAILS, WORKS, Tried, verdict_on
 from workers.models import Attempt, JudgeTrial
 from zelo_site.cli.management.commands import try_judge
@@ -131,3 +132,23 @@ def test_the_command_prints_the_verdict_and_exits_with_an_error_where_a_judge_fa
     reason = "fails: none of 5 questions was answered: the reply holds no log-probabilities"
     assert reason in said.getvalue() and "use the mode 'sampled' or 'reasoned'" in said.getvalue()
     assert JudgeTrial.objects.count() == 2 and KEY not in said.getvalue()
+
+
+def test_no_question_is_about_two_equal_texts(fake: FakeJudge) -> None:
+    """Whatever their grades say, only the position could decide it."""
+    project = make_texts(queries=2, documents=3)
+    for query in project.queries.all():
+        first, second, third = query.candidates.order_by("id")
+        Document.objects.filter(pk=second.document_id).update(text=f"{first.document.text}\n")
+        for candidate, grade in ((first, 0), (second, 3), (third, 3)):
+            Candidate.objects.filter(pk=candidate.pk).update(grade=grade)
+    judge = make_judge(project, "fine")
+    for seed in range(5):
+        asked = choose_questions(judge, np.random.default_rng(seed))
+        assert any(each.known is not None for each in asked)
+        assert all(each.comparison.a.text.strip() != each.comparison.b.text.strip() for each in asked)
+    Document.objects.filter(project=project).update(text="the same")
+    trial = order_trial(judge)
+    run_trial(trial.job_id, worker="w@host:1")
+    trial.job.refresh_from_db()
+    assert trial.job.state == "failed" and "different texts" in trial.job.error

@@ -15,7 +15,7 @@ from labeling import plugins
 from labeling.access.annotators import get_person
 from labeling.models import Annotator, Candidate, Judgment, Pair, Project
 from labeling.pairs import store_pairs
-from labeling.records import Comparison, Failure, Verdict
+from labeling.records import AnswerKind, Comparison, Failure, Verdict
 from scoring.annotators.known_answers import draw_known_pairs, gold_share, judge_answers
 from tests.factories.rows import (
     answer_each_way,
@@ -33,7 +33,9 @@ from tests.factories.working import work_until_over
 from workers.judging import batches, queue
 from workers.judging.drift import known_drift, watch_judge
 from workers.judging.pausing import pause_judge, resume_judge
-from workers.models import Attempt, JudgingTask
+from workers.models import Attempt, JudgingTask, Spend
+from workers.monitoring import judge_summary
+from workers.monitoring import scorecard as scorecard_module
 from workers.monitoring.scorecard import scorecard, scorecards
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
@@ -124,6 +126,26 @@ def test_verdicts_and_answers_given_anew_are_known_and_no_opinions_of_people() -
     card = scorecard(judge)
     assert card.people is not None and (card.people.value, card.people.count) == (0.0, 1)
     assert judge_answers(judge).truth.tolist() == [0.05, 0.95, 0.95]
+
+
+def test_every_kind_of_answer_counts_and_shares_the_cost_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures are of the latest answers, but what was paid is for all of them."""
+    project = make_project(queries=1, documents=4)
+    (judge,) = make_judges(project)
+    run = make_run(project, judges=[judge], planned=False)
+    Spend.objects.create(run=run, annotator_id=judge.pk, shard=0, calls=6, cost_micros=600)
+    pairs = all_pairs(project)
+    for pair in pairs[:2]:
+        judge_pair(pair, judge, 0.9)
+    for pair in pairs[2:]:
+        judge_pair(pair, judge, None, kind=AnswerKind.BOTH_IRRELEVANT)
+    for most, answers in ((20_000, 6), (3, 3)):
+        monkeypatch.setattr(scorecard_module, "RECENT_ANSWERS", most)
+        monkeypatch.setattr(judge_summary, "RECENT_ANSWERS", most)
+        card, (figures,) = scorecard(judge), judge_summary.judge_figures(project)
+        assert (card.answers, card.cost_each_micros) == (answers, 100)
+        assert (figures.answers, figures.cost_each_micros) == (answers, 100.0)
+    assert figures.lean is None, "the latest three take no side"
 
 
 def test_latency_and_failures_come_from_the_books() -> None:

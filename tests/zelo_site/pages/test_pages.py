@@ -12,7 +12,7 @@ from django.urls import URLPattern, reverse
 from django.utils import timezone
 
 from labeling.annotation.assignments import open_assignments
-from labeling.models import Membership, Pair, Project, Query
+from labeling.models import Document, Membership, Pair, Project, Query
 from scoring.models import QueryFit, Score
 from tests.factories.pages import (
     candidates_of,
@@ -28,6 +28,7 @@ from tests.factories.pages import (
     score,
 )
 from workers.models import JudgingTask, Run, Spend
+from workers.monitoring.data_summary import few_comparisons
 from workers.monitoring.heartbeats import beat
 from zelo_site import urls
 
@@ -382,6 +383,17 @@ def test_flags(fields: dict[str, Any], flag: str, client: Client, project: Proje
     assert flag not in page(client, "query", project.slug, query.pk)
     Score.objects.filter(candidate=candidates_of(query)[2]).update(**fields)
     assert page(client, "query", project.slug, query.pk).count(f">{flag}<") == 1
+
+
+def test_equal_texts_are_one_possible_opponent(client: Client, project: Project, query: Query) -> None:
+    """Of three documents with two texts, each can meet one text only."""
+    Document.objects.filter(candidates__in=candidates_of(query)[1:]).update(text="twice")
+    Score.objects.filter(candidate__query=query).update(comparisons=1)
+    assert "few comparisons" not in page(client, "query", project.slug, query.pk)
+    assert few_comparisons(project) == 0
+    Document.objects.filter(candidates=candidates_of(query)[2]).update(text="another")
+    assert page(client, "query", project.slug, query.pk).count(">few comparisons<") == 3
+    assert few_comparisons(project) == 3
 
 
 def test_only_the_smaller_islands_are_flagged(client: Client, project: Project, query: Query) -> None:

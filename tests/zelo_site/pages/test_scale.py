@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from labeling.models import Annotator, Membership, Project, Query
 from scoring.models import Calibration, JudgeFit, ProjectFit, QueryFit, Score
@@ -26,6 +26,8 @@ from tests.factories.pages import (
 )
 from workers.models import ProjectFigure, Run
 from zelo_site.pages.charts.geometry import reliability_dots
+from zelo_site.report.build import build_report
+from zelo_site.report.rendering import as_markdown
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -73,6 +75,27 @@ def with_biases(project: Project, biases: list[float], *, stderr: float = 0.1, t
 
 
 # --- the page ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "shown", "against"),
+    [
+        ("grades", "on 4,300 grades", "human grades"),
+        ("people", "on 4,300 answers", "people’s answers"),
+        ("model grades", "on 4,300 LLM grades", "LLM grades"),
+    ],
+)
+def test_page_and_report_name_what_relevance_is_calibrated_against(
+    source: str, shown: str, against: str, client: Client, project: Project
+) -> None:
+    with_biases(project, [0.31, -0.2])
+    fit_project(project)
+    calibrate(project, source=source)
+    html = page(client, "scale", project.slug)
+    assert shown in html and ("Fitted to LLM grades" in html) == (source == "model grades")
+    assert f"- against: {against}\n" in as_markdown(build_report(project, snapshot=None))
+    with translation.override("de"):
+        assert "| 0,90 – 1,00 | 0,930 |" in as_markdown(build_report(project, snapshot=None))
 
 
 def test_figures_of_the_scale_stand_on_the_page(client: Client, project: Project) -> None:

@@ -29,7 +29,7 @@ from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.pages import page
 from tests.factories.rows import judge_pair, make_pair, make_user
 from trainer.evaluation.entries import BASE, enter_baselines
-from trainer.evaluation.leaderboard import leaderboard
+from trainer.evaluation.leaderboard import evaluation_queries, leaderboard, record_evaluation
 from trainer.evaluation.metrics import METRICS, Measured, intervals
 from trainer.evaluation.snapshot_comparison import compare_snapshots
 from trainer.models import Evaluation, Reranker, TrainingRun
@@ -163,6 +163,25 @@ def test_the_page_the_rest_interface_and_the_command_give_the_same_report(
         call_command("report", project.slug, to=tmp_path / "report.pdf")
     with pytest.raises(CommandError, match="no snapshot 'spring'; this project has: "):
         call_command("report", project.slug, snapshot="spring")
+
+
+def test_a_named_snapshot_is_shown_on_the_split_on_which_it_was_evaluated(
+    client: Client, project: Project, snapshot: Snapshot
+) -> None:
+    """Whatever was evaluated after it, on another split."""
+    later = freeze([project], name="later", options=SnapshotOptions(test_share=0.34, dev_share=0.1, seed=1))
+    evaluate(order_evaluation(project, later, "dev", rerankers=list(Reranker.objects.filter(project=project))).pk)
+    chosen = snapshot.pk
+    out = io.StringIO()
+    call_command("report", project.slug, snapshot="frozen", stdout=out)
+    report = client.get(f"/api/v1/projects/{project.slug}/report?snapshot={chosen}").json()
+    html = client.get(reverse("report", args=[project.slug]), {"snapshot": chosen}).content.decode()
+    assert "- split: test" in out.getvalue() and report["facts"]["split"] == "test"
+    assert "Proof against human grades" in out.getvalue() and "Proof against human grades" in html
+    assert "of the split dev" in as_markdown(build_report(project, snapshot=later, split="dev"))
+    assert client.get(f"/api/v1/projects/{project.slug}/report").json()["facts"]["split"] == "dev"
+    of_later = client.get(reverse("proof", args=[project.slug]), {"snapshot": later.pk}).content.decode()
+    assert "vs best judge" in of_later
 
 
 def test_without_scores_the_report_says_what_is_missing(client: Client, owner: Any) -> None:
@@ -323,3 +342,25 @@ def test_the_report_is_written_in_the_language_of_its_reader(project: Project, s
         html = as_html(build_report(project, snapshot=snapshot))
     assert '<html lang="de">' in html
     assert re.search(r"\d,\d{3} \(\d,\d{3} – ", html) and not re.search(r"\d\.\d{3} \(", html)
+
+
+def test_the_best_judge_is_one_that_ranks_most_of_the_queries(project: Project, snapshot: Snapshot) -> None:
+    """Another one that answered one query rightly leads the table, and says nothing about the others."""
+    queries = evaluation_queries(snapshot, "test")
+    wide, narrow = (
+        Reranker.objects.create(project=project, kind="judge", name=name, location=place)
+        for name, place in (("judge wide", "1"), ("judge narrow", "2"))
+    )
+    turned = [-query.grades for query in queries]
+    record_evaluation(wide, snapshot, "test", queries=queries, scores=turned)
+    right = [np.where(query.id == queries[0].id, query.grades, np.nan) for query in queries]
+    record_evaluation(narrow, snapshot, "test", queries=queries, scores=right)
+    board = leaderboard(project, snapshot, "test", "grades")
+    names = [row.name for row in board.rows]
+    assert names.index("judge narrow") < names.index("judge wide")
+    of_elo = next(row for row in board.rows if row.kind == "elo")
+    assert of_elo.against["judge"].name == "judge wide"
+    Evaluation.objects.exclude(reranker__in=[wide, narrow]).exclude(reranker__kind="elo").delete()
+    alone = leaderboard(project, snapshot, "test", "grades")
+    baseline = baseline_of(alone)
+    assert baseline is not None and baseline.name == "judge wide"

@@ -30,7 +30,7 @@ class Command(BaseCommand):
             rows = (
                 Candidate.objects.filter(query=query)
                 .select_related("document", "score")
-                .order_by(best_elo_first(), "id")[: options["top"]]
+                .order_by(*best_elo_first(), "id")[: options["top"]]
             )
             self.stdout.write(query.text + "\n")
             self.stdout.write(table(["document", "Elo", "±", "compared"], [self._row(row) for row in rows]))

@@ -118,7 +118,7 @@ def matrix_page(request: HttpRequest, slug: str, query_id: int) -> HttpResponse:
 def ranked_documents(request: HttpRequest, query: Query, sort: str) -> list[dict[str, Any]]:
     """Return the first hundred candidates in order, with their titles."""
     by_elo, by_rank = best_elo_first(), F("first_stage_rank").asc(nulls_last=True)
-    order = (by_elo, by_rank, "id") if sort == "elo" else (by_rank, by_elo, "id")
+    order = (*by_elo, by_rank, "id") if sort == "elo" else (by_rank, *by_elo, "id")
     rows = (
         Candidate.objects.visible_to(request.user)
         .filter(query=query)

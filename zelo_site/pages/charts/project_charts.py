@@ -17,7 +17,8 @@ from django.db import connection
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from labeling.models import Annotator, Project
+from labeling.access.annotators import names_told_apart
+from labeling.models import Project
 from scoring.calibration.calibrate import project_calibration
 from scoring.quality import graded_with_elo
 from workers.models import CertaintyPoint
@@ -150,7 +151,7 @@ def _read_spend(project: Project) -> list[list[Any]]:
 def _spend(project: Project) -> Chart:
     rows = _kept("spend", project, _read_spend)
     is_money = any(row[2] for row in rows)
-    names = dict(Annotator.objects.filter(project=project).values_list("id", "name"))
+    names = names_told_apart(project)
     totals: dict[int, float] = {}
     lines: dict[int, list[Point]] = {}
     table = []

@@ -31,8 +31,7 @@ def report_page(request: HttpRequest, slug: str) -> HttpResponse:
     project = visible_project(request, slug)
     snapshots = Snapshot.objects.visible_to(request.user).filter(projects=project)
     before = _chosen(request, "before", snapshots)
-    default, split = evaluated_snapshot(project, snapshots, before)
-    snapshot = _chosen(request, "snapshot", snapshots) or default
+    snapshot, split = evaluated_snapshot(project, snapshots, before, chosen=_chosen(request, "snapshot", snapshots))
     split = one_of(request.GET, "split", SPLITS, split)
     try:
         report, error = _built(project, snapshot, split, before), ""

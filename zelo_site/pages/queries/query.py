@@ -91,7 +91,7 @@ def _ranked_rows(candidates: QuerySet[Candidate]) -> QuerySet[Candidate, dict[st
     same_text = Window(Count("id"), partition_by=[F("query_id"), F("document__text_hash")])
     return (
         candidates.annotate(words=Left("document__text", SNIPPET_LENGTH), same_text=same_text)
-        .order_by(best_elo_first(), F("first_stage_rank").asc(nulls_last=True), "id")
+        .order_by(*best_elo_first(), F("first_stage_rank").asc(nulls_last=True), "id")
         .values(
             "id",
             "words",
@@ -115,11 +115,12 @@ def _axis(candidates: QuerySet[Candidate]) -> Axis:
 
 
 def _main_group(candidates: QuerySet[Candidate], fit: QueryFit | None) -> int | None:
-    """Return the largest group of a disconnected graph, or None if it is connected."""
+    """Return the largest group of a disconnected graph, in a tie the one that snapshots keep; None if it is connected."""
     if fit is None or fit.islands <= 1:
         return None
-    sizes = candidates.exclude(score__isnull=True).values("score__island").annotate(size=Count("pk"))
-    largest = sizes.order_by("-size", "score__island").first()
+    rated = candidates.exclude(score__isnull=True).values("score__island")
+    sizes = rated.annotate(size=Count("pk"), text=Min("document__text_hash"))
+    largest = sizes.order_by("-size", "text").first()
     return largest["score__island"] if largest else None
 
 
@@ -175,6 +176,7 @@ def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: 
     candidates = Candidate.objects.visible_to(request.user).filter(query=query)
     page: Page = Paginator(_ranked_rows(candidates), PAGE_SIZE).get_page(request.GET.get("page"))
     axis, island = _axis(candidates), _main_group(candidates, fit)
+    texts = candidates.aggregate(texts=Count("document__text_hash", distinct=True))["texts"]
     opened = _open_document(request, query, fit)
     kept = {"page": page.number} if page.number > 1 else {}
     if opened is not None:
@@ -184,10 +186,7 @@ def _ranking_context(request: HttpRequest, project: Project, query: Query, fit: 
         "query": query,
         "fit": fit,
         "page": page,
-        "documents": [
-            _document(row, page.start_index() + at, axis, island, page.paginator.count - 1)
-            for at, row in enumerate(page)
-        ],
+        "documents": [_document(row, page.start_index() + at, axis, island, texts - 1) for at, row in enumerate(page)],
         "axis": axis,
         "opened": opened,
         "kept": urlencode(kept),

@@ -21,6 +21,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import get_language, gettext_lazy
 from django.utils.translation import gettext as _
 
+from labeling.access.annotators import names_told_apart
 from labeling.importing.lines import RowError
 from labeling.models import Annotator, Project, Query
 from labeling.wording import translated_name
@@ -180,6 +181,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
     chosen = _chosen(request, project, snapshots, models)
     job = Job.objects.filter(project=project, stage=STAGE).first()
     sent = {one_of(request.POST, "action", ACTIONS): request.POST}
+    names = names_told_apart(project)
     context = {
         "project": project,
         "here": "proof",
@@ -191,7 +193,7 @@ def _page(request: HttpRequest, project: Project, error: BadForm | None = None) 
         "lines": _lines(board) if board else [],
         "by_domain": _by_domain(board) if board and board.has_tall_domains else None,
         "orders": _orders(project, board, chosen.graded_by) if board and chosen else None,
-        "grading_models": models,
+        "grading_models": [Named(each.pk, names[each.pk]) for each in models],
         "job": job,
         "goes_on": job is not None and job.state in {Job.State.OPEN, Job.State.LEASED},
         "outside": _outside(),
@@ -234,26 +236,21 @@ def _orders(project: Project, board: Leaderboard, model: int | None) -> list[Ord
 def _chosen(
     request: HttpRequest, project: Project, snapshots: list[Snapshot], models: list[Annotator]
 ) -> Chosen | None:
-    """Return the selection from the URL; the default is the latest evaluation, or the latest snapshot's test split.
+    """Return the selection from the URL; the default is the latest evaluation (of the snapshot that is named), or the latest
+    snapshot's test split.
 
     A model that is none of `models`, such as a deleted one, means all.
     """
     asked = request.GET
-    latest = (
-        Evaluation.objects.filter(project=project, snapshot__in=snapshots)
-        .defer("scores", "metrics")
-        .select_related("snapshot")
-        .first()
-        if not asked.get("snapshot")
-        else None
-    )
-    snapshot = latest.snapshot if latest else next((s for s in snapshots if str(s.pk) == asked.get("snapshot")), None)
-    if snapshot is None:
-        if asked.get("snapshot"):
+    named = asked.get("snapshot")
+    among = [each for each in snapshots if str(each.pk) == named] if named else snapshots
+    if not among:
+        if named:
             raise Http404
-        snapshot = snapshots[0] if snapshots else None
-    if snapshot is None:
         return None
+    evaluated = Evaluation.objects.filter(project=project, snapshot__in=among).defer("scores", "metrics")
+    latest = evaluated.select_related("snapshot").first()
+    snapshot = latest.snapshot if latest else among[0]
     split = _known(asked, "split", SPLITS) or (latest.split if latest else "test")
     reference = cast(Reference, _known(asked, "reference", REFERENCES) or _first_reference(project, snapshot, split))
     graded_by = _asked(request, "graded_by")

@@ -276,7 +276,8 @@ def test_the_reader_chooses_whose_llm_grades_count(client: Client, project: Proj
         ModelGrade(annotator=judge, candidate_id=pk, value=0.5) for judge in judges for pk in candidates
     )
     html = page(client, "proof", project.slug)
-    assert "mean of all models" in html and f'<option value="{judges[1].pk}">' in html
+    assert "mean of all models" in html
+    assert all(f'<option value="{each.pk}">{each.name} ({each.pk})</option>' in html for each in judges), "of one name"
     html = page(client, "proof", project.slug, graded_by=judges[1].pk)
     assert f'<option value="{judges[1].pk}" selected>' in html
     deleted = page(client, "proof", project.slug, graded_by=judges[1].pk + 1)

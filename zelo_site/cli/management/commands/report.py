@@ -46,8 +46,8 @@ class Command(BaseCommand):
             project = find_project(options["project"])
             snapshots = Snapshot.objects.filter(projects=project)
             before = _named(snapshots, options["before"])
-            default, split = evaluated_snapshot(project, snapshots, before)
-            snapshot = _named(snapshots, options["snapshot"]) or default
+            named = _named(snapshots, options["snapshot"])
+            snapshot, split = evaluated_snapshot(project, snapshots, before, chosen=named)
             try:
                 text = write(build_report(project, snapshot=snapshot, split=options["split"] or split, before=before))
             except (ReportRefused, StoredFileUnusable) as error:

@@ -62,9 +62,7 @@ class JudgeCard:
     @property
     def cost_each_micros(self) -> int | None:
         """The cost of an answer, in millionths of a dollar."""
-        if self.figures is None or not self.figures.answers or not self.figures.cost_micros:
-            return None
-        return round(self.figures.cost_micros / self.figures.answers)
+        return round(self.figures.cost_each_micros) if self.figures and self.figures.cost_each_micros else None
 
 
 def judge_cards(project: Project, values: QueryDict) -> list[JudgeCard]:
