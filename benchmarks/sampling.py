@@ -66,7 +66,8 @@ from benchmarks.sampling_worlds import (
 from benchmarks.simulation import table
 from labeling.plugins import Sampler
 from labeling.records import FloatArray, IntArray, QueryState
-from scoring.numerics.design.adaptive import choose_pairs, top_importance, working_posterior
+from scoring.numerics.design.adaptive import top_importance, working_posterior
+from scoring.numerics.design.rounds import choose_round
 from scoring.numerics.design.static import all_pairs, pair_keys
 from scoring.numerics.fitting.fit import fit_queries
 from scoring.numerics.fitting.prior import choose_prior
@@ -363,7 +364,9 @@ def replay_asked(query: AskedQuery, *, adaptive: bool, precision: float, seed: i
         if adaptive and count > 0:
             posterior = working_posterior(state_of(query, taken, theta, precision))
             drawn = np.concatenate([never, query.pairs[taken]])
-            new = choose_pairs(posterior, drawn, count, top_importance(posterior, rng)).pairs
+            options = Adaptive.Options()
+            weights = top_importance(posterior, rng, floor=options.floor)
+            new = choose_round(posterior, drawn, count, weights, top_share=options.top_share).pairs
             row_of = dict(zip(pair_keys(query.size, query.pairs).tolist(), range(len(order)), strict=True))
             taken = np.concatenate([taken, [row_of[key] for key in pair_keys(query.size, new).tolist()]]).astype(
                 np.int64

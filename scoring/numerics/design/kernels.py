@@ -1,7 +1,7 @@
 """Compiled inner loops of the adaptive designs: working posterior, expected curvature, greedy choice.
 
 Dense in the candidates of one query, so time goes as size^3 for the posterior and size^2 for each pair
-chosen. `design_adaptive` holds the mathematics and the frozen results; nothing else calls these.
+chosen. `adaptive` holds the mathematics and the frozen results; nothing else calls these.
 """
 
 from __future__ import annotations

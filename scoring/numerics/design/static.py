@@ -1,6 +1,6 @@
 """Choice of pairs without looking at answers: random cycles, complete designs, completion.
 
-The graphs are those of arXiv 2509.12541: unions of random Hamiltonian cycles. `design_adaptive`
+The graphs are those of arXiv 2509.12541: unions of random Hamiltonian cycles. `adaptive`
 chooses pairs from what has been judged, `calibration` joins queries by `random_regular_pairs`, and
 `scoring.sampling.samplers` wraps all of them as plugins. Arrays in, arrays out, generator passed in.
 """

@@ -1,7 +1,7 @@
 """When a query has enough pairs, and where the calls it no longer needs should go.
 
 Certainty is the expected overlap of the estimated and the true top ten under the posterior of
-`design_adaptive`; its expected rise by the next round, per call, is what a call is worth there.
+`adaptive`; its expected rise by the next round, per call, is what a call is worth there.
 """
 
 from __future__ import annotations
