@@ -50,7 +50,7 @@ $(VENV)/installed: requirements.lock requirements-torch.txt pyproject.toml | $(V
 	@$(PY) -m pip install -q --require-hashes --no-deps -r requirements.lock
 	@$(PY) -m pip install -q -r requirements-torch.txt
 	@$(PY) -m pip install -q --no-deps --no-build-isolation -e .
-	@$(PY) -c 'from scoring.numerics.design import adaptive; from scoring.numerics.fitting import fit; fit.compile_kernels(); adaptive.compile_kernels()'
+	@$(PY) -c 'from scoring.numerics.design import rounds; from scoring.numerics.fitting import fit; fit.compile_kernels(); rounds.compile_kernels()'
 	@touch $@
 
 $(VENV)/installed-dev: requirements-dev.lock $(VENV)/installed

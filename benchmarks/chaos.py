@@ -214,11 +214,11 @@ def _set_up(home: Path, base_url: str, *, in_batches: bool) -> ForkServerContext
     import django
 
     django.setup()
-    from scoring.numerics.design import adaptive
+    from scoring.numerics.design import rounds
     from scoring.numerics.fitting import fit
 
     fit.compile_kernels()  # once on a new installation, and not while the first round waits
-    adaptive.compile_kernels()
+    rounds.compile_kernels()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.processes.worker_process", "tests.processes.worker_loaded"])
     forkserver.ensure_running()
