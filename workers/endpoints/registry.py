@@ -277,6 +277,9 @@ def load_endpoints(environment: Mapping[str, str] | None = None) -> dict[str, En
     return defined | {name: each for name, each in _read_stored().endpoints.items() if name not in defined}
 
 
+_SEVERAL = pydantic.TypeAdapter(list[Endpoint])
+
+
 def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
     text = environment.get(VARIABLE, "").strip()
     if not text:
@@ -284,7 +287,7 @@ def _defined_in(environment: Mapping[str, str]) -> dict[str, Endpoint]:
         return {} if own is None else {own.name: own}
     rows = _rows(text)
     try:
-        endpoints = pydantic.TypeAdapter(list[Endpoint]).validate_python(rows)
+        endpoints = _SEVERAL.validate_python(rows)
     except pydantic.ValidationError as error:
         raise EndpointsInvalid(f"{VARIABLE} is not valid: {problem_of(error)}; see docs/judges.md") from None
     by_name = {endpoint.name: endpoint for endpoint in endpoints}

@@ -160,7 +160,7 @@ def probe(drawn: Any, world: World, headers: dict[str, str], *, examples: int) -
 
 @pytest.mark.filterwarnings("ignore")
 def test_requests_of_the_document_get_answers_of_the_document(world: World, headers: dict[str, str]) -> None:
-    probe_all(world, headers, examples=3)
+    probe_all(world, headers, examples=2)
 
 
 @pytest.mark.long
