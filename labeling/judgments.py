@@ -14,8 +14,8 @@ import numpy as np
 from django.db import connection, transaction
 from django.db.models import F
 
+from labeling.database import Cursor, PreparedCursor, names_and_places, prepared_cursor
 from labeling.models import Judgment, Project
-from labeling.prepared import Cursor, PreparedCursor, names_and_places, prepared_cursor
 from labeling.records import NewJudgment, PointwiseGrade
 from labeling.signals import judgments_recorded
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labeling.prepared import array_cursor
+from labeling.database import array_cursor
 from labeling.records import IntArray
 
 _INSERT = """

@@ -13,12 +13,18 @@ from pathlib import Path
 import pytest
 
 from labeling.plugins import KINDS, Options, registered
-from tests.tree import MOST_MODULES, PACKAGES, circles, imports, module_name, modules_a_folder, sources
+from tests.tree import MOST_MODULES, PACKAGES, circles, imports, module_name, modules_a_folder, parsed, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTED_BY_WORKERS = {"Run", "Job", "JudgingTask"}
 PROMISE = re.compile(r"\b[Nn]o Django\b")
 WRITES = {"create", "bulk_create", "get_or_create", "update_or_create", "acreate"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tree_stays_in_memory() -> Iterator[None]:
+    yield
+    parsed.cache_clear()
 
 
 def test_imports_point_one_way() -> None:
@@ -56,9 +62,7 @@ def test_modules_that_promise_no_django_stand_in_the_contract() -> None:
     ]
     listed = [name for each in contracts if each["type"] == "forbidden" for name in each["source_modules"]]
     promised = {
-        module_name(path)
-        for path in sources(*PACKAGES)
-        if PROMISE.search(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+        module_name(path) for path in sources(*PACKAGES) if PROMISE.search(ast.get_docstring(parsed(path)) or "")
     }
     assert promised, "the scan itself must find something"
     assert {
@@ -102,8 +106,7 @@ def test_only_workers_start_work() -> None:
     starters = {
         path.relative_to(ROOT).as_posix()
         for path in sources(*PACKAGES)
-        if set(_started(ast.parse(path.read_text(encoding="utf-8"))))
-        or "INSERT INTO workers_" in path.read_text(encoding="utf-8")
+        if set(_started(parsed(path))) or "INSERT INTO workers_" in path.read_text(encoding="utf-8")
     }
     assert starters, "the scan itself must find something"
     assert {path for path in starters if not path.startswith("workers/")} == set()
@@ -150,7 +153,7 @@ def test_every_benchmark_starts_as_a_file() -> None:
 def test_what_benchmarks_import_from_the_product_is_there() -> None:
     missing = []
     for path in sources("benchmarks"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             source = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             if source.split(".")[0] in (*PACKAGES, "benchmarks"):
                 assert isinstance(node, ast.ImportFrom)
@@ -164,7 +167,7 @@ def names_of(module: str) -> set[str]:
     place = ROOT / module.replace(".", "/")
     path = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     found = {each.stem for each in place.glob("*")} if place.is_dir() else set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if path.exists() else "")):
+    for node in ast.walk(parsed(path) if path.exists() else ast.Module()):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             found.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):

@@ -12,7 +12,7 @@ from functools import cache
 
 import pytest
 
-from tests.tree import PACKAGES, ROOT, sources
+from tests.tree import PACKAGES, ROOT, parsed, sources
 
 # Each is searched as whole words, in any case.
 PRIVATE = (
@@ -45,7 +45,7 @@ def negated_in(texts: Iterable[tuple[str, str]]) -> list[str]:
 
 def docstrings() -> Iterator[tuple[str, str]]:
     for path in sources(*PACKAGES):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield f"{path.relative_to(ROOT)}: {getattr(node, 'name', '')}", ast.get_docstring(node) or ""
 
@@ -68,7 +68,7 @@ def catalogue() -> Iterator[tuple[str, str]]:
 def messages() -> Iterator[tuple[str, str]]:
     """Sentences in the code: errors, what commands print, help texts, and docstrings of REST, which its schema shows."""
     for path in sources(*PACKAGES):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         docstrings = {
             id(node.value)
             for node in ast.walk(tree)
@@ -98,6 +98,12 @@ def documents() -> Iterator[tuple[str, str]]:
 def read(texts: Callable[[], Iterator[tuple[str, str]]]) -> list[tuple[str, str]]:
     """The texts, found once for all tests: parsing all sources takes seconds."""
     return list(texts())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tree_stays_in_memory() -> Iterator[None]:
+    yield
+    parsed.cache_clear()
 
 
 def test_marked_texts_have_no_private_words() -> None:

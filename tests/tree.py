@@ -9,6 +9,7 @@ import ast
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +21,12 @@ def sources(*packages: str) -> Iterator[Path]:
     """The Python files of some packages, without migrations."""
     for package in packages:
         yield from (path for path in sorted((ROOT / package).rglob("*.py")) if "migrations" not in path.parts)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file, for reading only."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def module_name(path: Path) -> str:
@@ -35,7 +42,7 @@ def modules_a_folder(*packages: str) -> Counter[str]:
 
 def imports(*packages: str) -> dict[str, set[str]]:
     """The modules that each module imports, among the modules of `packages`."""
-    trees = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in sources(*packages)}
+    trees = {module_name(path): parsed(path) for path in sources(*packages)}
     return {name: set(_imported(tree, trees.keys() - {name})) for name, tree in trees.items()}
 
 

@@ -15,7 +15,8 @@ class SiteConfig(AppConfig):
         from zelo_site.celery import app
 
         app.set_default()
-        import zelo_site.security.sessions  # noqa: F401  connects its receiver
+        from zelo_site.operations import silent_connections  # noqa: F401  connects its receiver
+        from zelo_site.security import sessions  # noqa: F401  connects its receiver
 
         # Lower layers do not read these settings; child processes inherit the environment.
         os.environ.setdefault("ZELO_CACHE", str(Path(settings.ZELO_HOME) / "cache"))

@@ -4,6 +4,7 @@
 |---|---|---|
 | ZELO_HOME | folder of data, sockets, logs, secrets | `.zelo` beside manage.py |
 | DATABASE_URL, BROKER_URL | real PostgreSQL and Redis/Valkey | the embedded ones |
+| ZELO_IDLE_TRANSACTION_S | PostgreSQL ends a transaction that is silent for so many seconds, 0 for never | 1800 |
 | ZELO_PLAIN_BROKER | `1`: a broker on another host needs no password and no TLS, because its network is private | off |
 | STORAGE_URL | snapshots, artefacts and uploads, through fsspec | `storage/` in ZELO_HOME |
 | ZELO_SECRET_KEY | signing key | made once in ZELO_HOME |
@@ -289,6 +290,7 @@ DATABASES = {
         "OPTIONS": {**_patience, **_database.get("OPTIONS", {})},
     }
 }
+ZELO_IDLE_TRANSACTION_S = _whole("ZELO_IDLE_TRANSACTION_S", 1800, 0)
 
 # In the broker's database, so that all web processes share it.
 CACHES = {

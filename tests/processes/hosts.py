@@ -120,6 +120,7 @@ class Host:
             "BROKER_URL": f"redis://{self.outside}:{self.ports['broker']}/{broker_number()}",
             "STORAGE_URL": f"file://{self.home}/storage",
             "ZELO_LOG_LEVEL": "WARNING",
+            "ZELO_IDLE_TRANSACTION_S": "2",  # a cut may come in the middle of one
         }
         with (self.home / "worker.log").open("ab") as log:
             self.worker = subprocess.Popen(

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 
+from labeling.database import LOST
 from labeling.models import Annotator, Project
 from scoring.calibration.calibrate import apply_calibration, fit_calibration
 from scoring.project_fits import GROWTH, choose_project_fit
@@ -114,7 +115,7 @@ def calibrate(project_id: int) -> None:
     try:
         for due in whats_due(project_id):
             _do(due)
-    except (OperationalError, InterfaceError):
+    except LOST:
         raise  # the database is unreachable; the reconciler tries again
     except Exception as error:
         log.exception("project %d cannot be calibrated", project_id)

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from django.db import Error, IntegrityError, InterfaceError, OperationalError, transaction
+from django.db import Error, IntegrityError, transaction
 
 from labeling import audit
+from labeling.database import LOST
 from labeling.models import Project
 from labeling.records import FloatArray
 from labeling.stored_texts import counted, stored_text
@@ -128,7 +129,7 @@ def _evaluate(claim: JobClaim) -> str:
         try:
             number = _evaluate_one(claim, reranker, snapshot, split, queries)
             equal += [EQUAL.format(name=reranker.name, queries=counted(number, "query", "queries"))] if number else []
-        except (OperationalError, InterfaceError):
+        except LOST:
             raise
         except Exception as error:  # a model or an endpoint of anybody's; the others are measured all the same
             log.exception("reranker %s cannot be evaluated", reranker.name)

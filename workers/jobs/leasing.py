@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from django.db import Error, InterfaceError, OperationalError, connection
+from django.db import Error, connection
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
+from labeling.database import LOST
 from labeling.models import Project
 from scoring.storage.files import StoredFileUnusable
 from workers.models import Job
@@ -100,7 +101,7 @@ def carry_out_claim(
         end_job(claim, Job.State.FINISHED, message=message)
     except LeaseLost:
         log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
-    except (OperationalError, InterfaceError):
+    except LOST:
         raise
     except Exception as error:  # a plugin may be anybody's
         log.exception("job %d failed", claim.job_id)
@@ -150,7 +151,7 @@ def carry_step(
             )
     except LeaseLost:
         log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
-    except (OperationalError, InterfaceError):
+    except LOST:
         raise
     except (stopped, StoredFileUnusable) as error:
         end_job(claim, Job.State.FAILED, error=str(error))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from labeling.prepared import Cursor, names_and_places
+from labeling.database import Cursor, names_and_places
 from labeling.records import Failure, Verdict
 from workers.endpoints.failures import Excused
 

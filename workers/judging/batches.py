@@ -14,9 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
-from django.db import InterfaceError, OperationalError
-
 from labeling.collection import ProjectCollection
+from labeling.database import LOST
 from labeling.models import Annotator
 from labeling.plugins import BadAnswers, Judge, UnknownPlugin, get_plugin
 from labeling.records import Failure, FailureKind, Verdict
@@ -161,7 +160,7 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
             judge = prepared_judge(annotator.pk)
             arrives_alone = type(judge).judge_each is not Judge.judge_each
             comparisons = questions.comparisons_of(annotator.project_id, tasks)
-        except (OperationalError, InterfaceError) as error:
+        except LOST as error:
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             return [(task, unasked) for task in tasks]
         failpoints.reach("call.before")

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from django.db import transaction
 
+from labeling.database import prepared_cursor
 from labeling.models import Candidate
-from labeling.prepared import prepared_cursor
 from labeling.records import Comparison, TextRecord
 from labeling.retrieval.query_instruction import instruction_of
 from workers.judging.queue import ClaimedTask

@@ -18,8 +18,8 @@ from typing import Any
 
 from django.db import connection, transaction
 
+from labeling.database import Cursor, prepared_cursor
 from labeling.judgments import Recorded, record_judgments, store_model_grades
-from labeling.prepared import Cursor, prepared_cursor
 from labeling.records import Failure, FailureKind, NewJudgment, Verdict
 from workers import failpoints
 from workers.budgets.bounds import Bound

@@ -16,8 +16,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connection
+from django.db import connection
 
+from labeling.database import LOST
 from labeling.records import AnswerKind, Failure, FailureKind, PlacedPreference, PointwiseGrade, Usage, Verdict
 from workers import failpoints
 from workers.endpoints import limiter
@@ -110,7 +111,7 @@ def _patiently(act: Callable[[], Result]) -> Result:
     while True:
         try:
             return act()
-        except (OperationalError, InterfaceError) as error:
+        except LOST as error:
             if connection.in_atomic_block or time.monotonic() + pause_s > deadline:
                 raise
             log.warning("answers wait for the database; retrying in %.1f s: %s", pause_s, error)
@@ -192,7 +193,7 @@ def _settle_or_reject(answered: Answered, leftover: Leftover) -> None:
     """Store answers together; put aside those that the database rejects permanently, for example of a deleted project."""
     try:
         _settle(answered)
-    except (OperationalError, InterfaceError):
+    except LOST:
         raise
     except Exception as error:  # one bad answer must not keep the others from being stored
         if len(answered) > 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from labeling.prepared import Cursor
+from labeling.database import Cursor
 from labeling.records import CallPlaces, NewJudgment, Verdict
 
 

@@ -18,8 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
-
+from labeling.database import LOST
 from labeling.models import Annotator
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 from workers import failpoints
@@ -242,7 +241,7 @@ class Pump:
         self.leased.update(numbered)
         try:
             comparisons, failed = self._read(numbered)
-        except (OperationalError, InterfaceError) as error:
+        except LOST as error:
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             self._store_if_possible([(number, unasked) for number in numbered])
             raise
@@ -259,7 +258,7 @@ class Pump:
         try:
             read = questions.comparisons_of(self.annotator.project_id, list(numbered.values()))
             return [dataclasses.replace(each, key=key) for key, each in zip(numbered, read, strict=True)], []
-        except (OperationalError, InterfaceError):
+        except LOST:
             raise
         except Exception as error:  # one bad task must not fail the others
             if len(numbered) == 1:

@@ -18,8 +18,8 @@ from typing import Any
 from django.db import transaction
 from django.db.models.functions import Now
 
+from labeling.database import Cursor
 from labeling.models import Annotator
-from labeling.prepared import Cursor
 from labeling.stored_texts import StoredText, stored_text
 from workers.broker.hints import leave_hint
 from workers.budgets.spend import calls_a_question

@@ -11,10 +11,11 @@ from __future__ import annotations
 import logging
 import time
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
+from labeling.database import LOST
 from labeling.stored_texts import stored_text
 from scoring.calibration.cross_query import is_across
 from scoring.rating import stale_query_ids
@@ -61,7 +62,7 @@ def advance(run_id: int) -> None:
             return
     try:
         _advance(run_id)
-    except (OperationalError, InterfaceError):
+    except LOST:
         raise  # the database is unreachable; the reconciler tries again
     except Exception as error:
         log.exception("run %d failed", run_id)

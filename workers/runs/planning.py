@@ -13,9 +13,9 @@ import numpy as np
 from django.db import connection
 from django.db.models import F
 
+from labeling.database import array_cursor
 from labeling.pairs import store_drawn_pairs
 from labeling.plugins import Sampler
-from labeling.prepared import array_cursor
 from labeling.records import BoolArray, IntArray
 from scoring.annotators.cycles import contradicting_pairs
 from scoring.annotators.student_weights import guides_of

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import connection, transaction
 from django.db.models import Min, Sum
 from django.db.models.functions import Now
 
+from labeling.database import LOST, prepared_cursor
 from labeling.models import Annotator
-from labeling.prepared import prepared_cursor
 from labeling.records import Comparison, Failure, FailureKind
 from workers import failpoints
 from workers.budgets.bounds import Bound
@@ -182,7 +182,7 @@ def read_questions(
     """Each task with its texts, or with the failure of one that cannot be read (found by halving the list)."""
     try:
         yield from zip(tasks, questions.comparisons_of(annotator.project_id, tasks), strict=True)
-    except (OperationalError, InterfaceError):
+    except LOST:
         raise
     except Exception as error:  # one bad task must not fail the others
         if len(tasks) == 1:

@@ -169,6 +169,7 @@ STEPS = [
 def test_a_failing_step_is_retried_and_nothing_is_sent_twice(
     fake: FakeJudge, witness: Witness, monkeypatch: pytest.MonkeyPatch, faults: dict[str, list[str]]
 ) -> None:
+    monkeypatch.setattr(batch_client, "CONNECT_S", 2.0)  # a step that hangs takes so much longer
     fake.order_batch_faults(**faults)
     run, judge = batch_run(monkeypatch, fake)
     work_until(run, judge)

@@ -1,4 +1,6 @@
-"""Cursors that bind values on the server: with prepared statements, for the few that run thousands of times, and with numpy arrays.
+"""Cursors that bind values on the server, and the errors of a lost connection.
+
+Such cursors have prepared statements, for the few that run thousands of times, and take numpy arrays.
 
 Django binds values on the client, so that the server parses every execution. A prepared statement is parsed once a
 connection; each of its values needs a cast, or a place from which PostgreSQL can infer its type.
@@ -14,11 +16,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import psycopg
-from django.db import connection
+from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.db.backends.utils import CursorWrapper
 from psycopg.abc import Buffer, PyFormat
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+
+# A connection that is unreachable, closed, or ended by the server. PostgreSQL reports a transaction that it ended because it was
+# silent for too long as an internal error.
+LOST = (OperationalError, InterfaceError, InternalError)
 
 
 class PreparedCursor(psycopg.Cursor[Any]):
