@@ -7,6 +7,7 @@ the controller starts the services; each of its processes has a home, a database
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Generator
@@ -79,6 +80,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PROCESS:
         tests = Counter(item.path for item in items)
         items.sort(key=lambda item: (not item.nodeid.startswith(LONGEST), -tests[item.path], str(item.path)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: the garbage collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
