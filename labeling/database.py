@@ -20,11 +20,8 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 from django.db.backends.utils import CursorWrapper
 from psycopg.abc import Buffer, PyFormat
 from psycopg.adapt import Dumper
+from psycopg.errors import IdleInTransactionSessionTimeout
 from psycopg.pq import Format
-
-# A connection that is unreachable, closed, or ended by the server. PostgreSQL reports a transaction that it ended because it was
-# silent for too long as an internal error.
-LOST = (OperationalError, InterfaceError, InternalError)
 
 
 class PreparedCursor(psycopg.Cursor[Any]):
@@ -114,3 +111,13 @@ def array_cursor() -> Iterator[ArrayCursor]:
     with ArrayCursor(connection.connection) as cursor:
         cursor.adapters.register_dumper(np.ndarray, _ArrayDumper)
         yield cursor
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is unreachable, closed, or ended by the server, so that nothing is wrong with the statement.
+
+    PostgreSQL reports a transaction that it ended because it was silent for too long as an internal error, as it does damaged data.
+    """
+    if isinstance(error, InternalError):
+        return isinstance(error.__cause__, IdleInTransactionSessionTimeout)
+    return isinstance(error, (OperationalError, InterfaceError))

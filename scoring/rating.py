@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from django.db import connection, transaction
 
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.models import Project
 from labeling.records import Fit, FloatArray
 from scoring.annotators.counted import counted_annotators, counted_votes
@@ -130,9 +130,9 @@ def rate_queries(project_id: int, query_ids: Sequence[int]) -> Rated:
         fit = expanded(rate(project_rater(project, shared), one.read, shared.judge_terms), one, whole.read)
         fit, thresholds = whole.stripped(fit, read, repeated)
         store_fit(read, fit, shared=shared, rater=project.rater, thresholds=thresholds)
-    except LOST:
-        raise  # the database is unavailable; the fit is not at fault
     except Exception as error:
+        if is_lost(error):
+            raise  # the database is unavailable; the fit is not at fault
         if len(read.query_ids) > 1:
             ids = read.query_ids.tolist()
             middle = len(ids) // 2

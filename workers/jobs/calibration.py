@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import connection
 
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.models import Annotator, Project
 from scoring.calibration.calibrate import apply_calibration, fit_calibration
 from scoring.project_fits import GROWTH, choose_project_fit
@@ -115,9 +115,9 @@ def calibrate(project_id: int) -> None:
     try:
         for due in whats_due(project_id):
             _do(due)
-    except LOST:
-        raise  # the database is unreachable; the reconciler tries again
     except Exception as error:
+        if is_lost(error):
+            raise  # the database is unreachable; the reconciler tries again
         log.exception("project %d cannot be calibrated", project_id)
         _note_failure(project_id, error)
     finally:

@@ -14,7 +14,7 @@ import numpy as np
 from django.db import Error, IntegrityError, transaction
 
 from labeling import audit
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.models import Project
 from labeling.records import FloatArray
 from labeling.stored_texts import counted, stored_text
@@ -129,9 +129,9 @@ def _evaluate(claim: JobClaim) -> str:
         try:
             number = _evaluate_one(claim, reranker, snapshot, split, queries)
             equal += [EQUAL.format(name=reranker.name, queries=counted(number, "query", "queries"))] if number else []
-        except LOST:
-            raise
         except Exception as error:  # a model or an endpoint of anybody's; the others are measured all the same
+            if is_lost(error):
+                raise
             log.exception("reranker %s cannot be evaluated", reranker.name)
             problems.append(f"{reranker.name}: {type(error).__name__}: {error}")
     report_progress(claim, len(chosen), len(chosen))

@@ -18,7 +18,7 @@ from django.db import Error, connection
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.models import Project
 from scoring.storage.files import StoredFileUnusable
 from workers.models import Job
@@ -101,9 +101,9 @@ def carry_out_claim(
         end_job(claim, Job.State.FINISHED, message=message)
     except LeaseLost:
         log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
-    except LOST:
-        raise
     except Exception as error:  # a plugin may be anybody's
+        if is_lost(error):
+            raise
         log.exception("job %d failed", claim.job_id)
         name = "" if isinstance(error, (*told, StoredFileUnusable)) else f"{type(error).__name__}: "
         end_job(claim, Job.State.FAILED, error=f"{name}{error}")
@@ -151,11 +151,11 @@ def carry_step(
             )
     except LeaseLost:
         log.warning("job %d was taken over by another worker, or cancelled", claim.job_id)
-    except LOST:
-        raise
     except (stopped, StoredFileUnusable) as error:
         end_job(claim, Job.State.FAILED, error=str(error))
     except Exception as error:  # a plugin may be anybody's
+        if is_lost(error):
+            raise
         log.exception("job %d failed", claim.job_id)
         end_job(claim, Job.State.FAILED, error=f"{type(error).__name__}: {error}")
 

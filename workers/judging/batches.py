@@ -14,8 +14,10 @@ import time
 from collections.abc import Sequence
 from typing import cast
 
+from django.db import Error
+
 from labeling.collection import ProjectCollection
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.models import Annotator
 from labeling.plugins import BadAnswers, Judge, UnknownPlugin, get_plugin
 from labeling.records import Failure, FailureKind, Verdict
@@ -160,7 +162,9 @@ def _ask(annotator: Annotator, tasks: Sequence[ClaimedTask], *, spooled: bool) -
             judge = prepared_judge(annotator.pk)
             arrives_alone = type(judge).judge_each is not Judge.judge_each
             comparisons = questions.comparisons_of(annotator.project_id, tasks)
-        except LOST as error:
+        except Error as error:
+            if not is_lost(error):
+                raise
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             return [(task, unasked) for task in tasks]
         failpoints.reach("call.before")

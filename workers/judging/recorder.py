@@ -16,9 +16,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from django.db import connection
+from django.db import Error, connection
 
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.records import AnswerKind, Failure, FailureKind, PlacedPreference, PointwiseGrade, Usage, Verdict
 from workers import failpoints
 from workers.endpoints import limiter
@@ -111,8 +111,8 @@ def _patiently(act: Callable[[], Result]) -> Result:
     while True:
         try:
             return act()
-        except LOST as error:
-            if connection.in_atomic_block or time.monotonic() + pause_s > deadline:
+        except Error as error:
+            if not is_lost(error) or connection.in_atomic_block or time.monotonic() + pause_s > deadline:
                 raise
             log.warning("answers wait for the database; retrying in %.1f s: %s", pause_s, error)
             connection.close()
@@ -193,9 +193,9 @@ def _settle_or_reject(answered: Answered, leftover: Leftover) -> None:
     """Store answers together; put aside those that the database rejects permanently, for example of a deleted project."""
     try:
         _settle(answered)
-    except LOST:
-        raise
     except Exception as error:  # one bad answer must not keep the others from being stored
+        if is_lost(error):
+            raise
         if len(answered) > 1:
             half = len(answered) // 2
             _settle_or_reject(answered[:half], leftover)

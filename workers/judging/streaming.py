@@ -18,7 +18,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from labeling.database import LOST
+from django.db import Error
+
+from labeling.database import is_lost
 from labeling.models import Annotator
 from labeling.records import Comparison, Failure, FailureKind, Verdict
 from workers import failpoints
@@ -241,7 +243,9 @@ class Pump:
         self.leased.update(numbered)
         try:
             comparisons, failed = self._read(numbered)
-        except LOST as error:
+        except Error as error:
+            if not is_lost(error):
+                raise
             unasked = NotAsked(FailureKind.JUDGE_ERROR, f"not asked: {error}", retryable=True)
             self._store_if_possible([(number, unasked) for number in numbered])
             raise
@@ -258,9 +262,9 @@ class Pump:
         try:
             read = questions.comparisons_of(self.annotator.project_id, list(numbered.values()))
             return [dataclasses.replace(each, key=key) for key, each in zip(numbered, read, strict=True)], []
-        except LOST:
-            raise
         except Exception as error:  # one bad task must not fail the others
+            if is_lost(error):
+                raise
             if len(numbered) == 1:
                 log.exception("a question to %s cannot be read", self.channel.name)
                 reason = f"{type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.stored_texts import stored_text
 from scoring.calibration.cross_query import is_across
 from scoring.rating import stale_query_ids
@@ -62,9 +62,9 @@ def advance(run_id: int) -> None:
             return
     try:
         _advance(run_id)
-    except LOST:
-        raise  # the database is unreachable; the reconciler tries again
     except Exception as error:
+        if is_lost(error):
+            raise  # the database is unreachable; the reconciler tries again
         log.exception("run %d failed", run_id)
         _fail_run(run_id, error)
     finally:

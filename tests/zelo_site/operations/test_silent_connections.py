@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import Error, InternalError, connection, transaction
 
-from labeling.database import LOST
+from labeling.database import is_lost
 from labeling.models import Project
 from tests.factories.rows import make_project
 from workers.judging import recorder
@@ -45,9 +45,12 @@ def test_locks_of_a_silent_transaction_are_free_after_its_limit(short: None) -> 
         with stopped.cursor() as cursor:
             cursor.execute("BEGIN")
             cursor.execute("UPDATE labeling_project SET name = 'lost' WHERE id = %s", [project.pk])
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '10s'")  # without the limit the test fails instead of waiting for ever
         assert Project.objects.filter(pk=project.pk).update(name="kept") == 1
-        with pytest.raises(LOST, match="idle-in-transaction"), stopped.cursor() as cursor:
+        with pytest.raises(Error, match="idle-in-transaction") as caught, stopped.cursor() as cursor:
             cursor.execute("SELECT 1")
+        assert is_lost(caught.value)
         project.refresh_from_db()
         assert project.name == "kept"
     finally:
@@ -68,7 +71,7 @@ def test_answers_are_stored_again_after_the_server_ended_their_transaction(short
                 other = connection.copy()
                 with other.cursor() as cursor:  # waits until the server has ended the first connection
                     cursor.execute(
-                        "DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s) LOOP"
+                        "DO $$ BEGIN FOR i IN 1..200 LOOP EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s);"
                         " PERFORM pg_sleep(.05); PERFORM pg_stat_clear_snapshot(); END LOOP; END $$",
                         [pid],
                     )
@@ -78,3 +81,10 @@ def test_answers_are_stored_again_after_the_server_ended_their_transaction(short
     recorder._patiently(store)
     project.refresh_from_db()
     assert (len(tries), project.name) == (2, "stored 2")
+
+
+def test_other_internal_errors_are_faults_of_the_statement() -> None:
+    """As of a damaged index: retrying does not help, and a run or job must say so."""
+    with pytest.raises(InternalError) as caught, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'damaged' USING ERRCODE = 'XX002'; END $$")
+    assert not is_lost(caught.value)

@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from django.db.models import Min, Sum
 from django.db.models.functions import Now
 
-from labeling.database import LOST, prepared_cursor
+from labeling.database import is_lost, prepared_cursor
 from labeling.models import Annotator
 from labeling.records import Comparison, Failure, FailureKind
 from workers import failpoints
@@ -182,9 +182,9 @@ def read_questions(
     """Each task with its texts, or with the failure of one that cannot be read (found by halving the list)."""
     try:
         yield from zip(tasks, questions.comparisons_of(annotator.project_id, tasks), strict=True)
-    except LOST:
-        raise
     except Exception as error:  # one bad task must not fail the others
+        if is_lost(error):
+            raise
         if len(tasks) == 1:
             message = f"the question cannot be read: {type(error).__name__}: {error}"
             yield tasks[0], Failure(FailureKind.JUDGE_ERROR, message, retryable=True)
