@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """What was imported stays to the end: the garbage collector need not walk through it again and again."""
+    """Imported modules stay to the end, so the garbage collector leaves them out."""
     gc.collect()
     gc.freeze()
 
