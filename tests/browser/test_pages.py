@@ -261,6 +261,9 @@ def test_from_a_paste_to_a_run(visit: Start, owner: User) -> None:
     visited = visit(owner)
     page = visited.open(reverse("projects"))
     page.get_by_role("link", name="New project").click()
+    page.wait_for_url(
+        "**" + reverse("new-project")
+    )  # until its scripts run; without them *Preview* is a page of its own
     page.get_by_label("Project name").fill("My search")
     text = page.locator("#text")
     text.fill(json.dumps(line) + '\n{"query": 7}')
