@@ -144,12 +144,12 @@ def _lost_to(each: Mapping[str, Any], names: Mapping[str, str]) -> str:
     queries = counted(each["queries"], f"{each['split']} query", f"{each['split']} queries")
     return (
         f"{each['student']:.3f} against {each['other']:.3f} of {names[each['rival']]} on {queries} "
-        f"({each['difference']:+.3f}, {_in_words(interval_of(each, each['difference']))})"
+        f"({each['difference']:+z.3f}, {_in_words(interval_of(each, each['difference']))})"
     )
 
 
 def _in_words(own: Interval) -> str:
-    return f"no interval: {own.unknown}" if own.unknown else f"95 % interval {own.low:+.3f} to {own.high:+.3f}"
+    return f"no interval: {own.unknown}" if own.unknown else f"95 % interval {own.low:+z.3f} to {own.high:+z.3f}"
 
 
 def _best_of(facts: Mapping[str, Any]) -> str:
@@ -157,7 +157,7 @@ def _best_of(facts: Mapping[str, Any]) -> str:
     if not facts.get("best_gain_stderr"):
         return ""
     return (
-        f" (on {counted(facts['held_out_queries'], 'held-out query', 'held-out queries')} the best one has {facts['best_gain']:+.3f} NDCG@10, standard error "
+        f" (on {counted(facts['held_out_queries'], 'held-out query', 'held-out queries')} the best one has {facts['best_gain']:+z.3f} NDCG@10, standard error "
         f"{facts['best_gain_stderr']:.3f})"
     )
 

@@ -104,12 +104,12 @@ class Progress:
 
     def _on_chosen(self, facts: dict[str, Any]) -> None:
         if facts["base_won"]:
-            best = {"gain": f"{facts['best_gain']:+.3f}", "stderr": f"{facts['best_stderr']:.3f}"}
+            best = {"gain": f"{facts['best_gain']:+z.3f}", "stderr": f"{facts['best_stderr']:.3f}"}
             said = BASE_CHOSEN % {"queries": facts["queries"], **best}
             self._note(said if facts["enough"] else TOO_FEW_TO_CHOOSE % {"queries": facts["queries"]})
             return
         values = {name: facts[name] for name in ("queries", "step", "scale")}
-        self._note(CHOSEN % {**values, "gain": f"{facts['gain']:+.3f}", "stderr": f"{facts['stderr']:.3f}"})
+        self._note(CHOSEN % {**values, "gain": f"{facts['gain']:+z.3f}", "stderr": f"{facts['stderr']:.3f}"})
 
     def _on_held_out_pairs(self, facts: dict[str, Any]) -> None:
         self._note(HELD_OUT_PAIRS)

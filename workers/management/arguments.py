@@ -1,14 +1,17 @@
-"""Arguments that several commands read: a project, a panel's judges, JSON objects."""
+"""Arguments that several commands read: a project, a row by number or name, a panel's judges, JSON objects."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.management.base import CommandError
+from django.db.models import Model, QuerySet
 
 from labeling.access.annotators import get_judge
 from labeling.models import Annotator, Project
+
+Row = TypeVar("Row", bound=Model)
 
 
 def project_of(slug: str) -> Project:
@@ -19,10 +22,18 @@ def project_of(slug: str) -> Project:
     return project
 
 
+def numbered_or_named(rows: QuerySet[Row], wanted: str) -> QuerySet[Row]:
+    """The row with this number; without one, the rows with this name (which may be a number, too)."""
+    if wanted.isascii() and wanted.isdecimal() and len(wanted) < 19:
+        numbered = rows.filter(pk=int(wanted))
+        if numbered.exists():
+            return numbered
+    return rows.filter(name=wanted) if "\x00" not in wanted else rows.none()
+
+
 def named_judge(project: Project, text: str) -> Annotator:
     """A judge of the project by id or name, or the judge of a plugin with options. Raises CommandError, UnknownPlugin."""
-    judges = Annotator.objects.offered().filter(project=project)
-    found = judges.filter(pk=int(text)) if text.isdigit() else judges.filter(name=text)
+    found = numbered_or_named(Annotator.objects.offered().filter(project=project), text)
     if found.count() == 1:
         return found.get()
     plugin, colon, written = text.partition(":")

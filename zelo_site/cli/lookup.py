@@ -5,6 +5,8 @@ from __future__ import annotations
 from django.core.management.base import CommandError
 
 from labeling.models import Annotator, Project, Query
+from scoring.models import Snapshot
+from workers.management.arguments import numbered_or_named
 from workers.models import Run
 
 
@@ -20,11 +22,24 @@ def find_project(slug: str) -> Project:
 def find_judge(project: Project, wanted: str) -> Annotator:
     """Return the judge of the project with this id or name."""
     judges = Annotator.objects.judges().filter(project=project)
-    found = judges.filter(pk=int(wanted)) if wanted.isdecimal() else judges.filter(name=wanted)
+    found = numbered_or_named(judges, wanted)
     if found.count() != 1:
         known = ", ".join(f"{judge.pk} ({judge.name})" for judge in judges) or "none"
         raise CommandError(f"{found.count()} judges match {wanted!r}; choose one of: {known}")
     return found.get()
+
+
+def find_snapshot(project: Project, wanted: str | None) -> Snapshot:
+    """Return the project's snapshot with this number or name (the newest of a name), or its latest one."""
+    snapshots = Snapshot.objects.filter(projects=project)
+    found = snapshots if wanted is None else numbered_or_named(snapshots, wanted)
+    if (snapshot := found.first()) is None:
+        known = ", ".join(f"{each.pk} ({each.name})" for each in snapshots) or "none"
+        raise CommandError(
+            f"project {project.slug!r} has no snapshot{f' {wanted!r}' if wanted else ''}; available: {known};"
+            f" create one with manage.py snapshot {project.slug}"
+        )
+    return snapshot
 
 
 def find_run(project: Project, number: int | None) -> Run:

@@ -120,7 +120,7 @@ def _shown(values: Sequence[float]) -> str:
 
 
 def _difference(one: Sequence[float], other: Sequence[float]) -> str:
-    return _interval(paired_test(one, other, rng=np.random.default_rng(0)).difference, "+.3f")
+    return _interval(paired_test(one, other, rng=np.random.default_rng(0)).difference, "+z.3f")
 
 
 def _interval(found: Interval, digits: str) -> str:

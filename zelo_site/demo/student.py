@@ -183,7 +183,7 @@ def student_rows(project: Project) -> list[StoryRow]:
 
 def _row(row: Row) -> list[str]:
     own, bm25 = row.metrics["ndcg@10"], row.against.get("bm25")
-    change = f"{bm25.test.difference.estimate:+.3f} ({bm25.verdict})" if bm25 else ""
+    change = f"{bm25.test.difference.estimate:+z.3f} ({bm25.verdict})" if bm25 else ""
     name = STUDENT if row.kind == TRAINED else row.name
     return [name, f"{own.estimate:.3f}", span(own, ".3f"), change]
 

@@ -61,7 +61,7 @@ def count(value: float | None) -> str:
 @register.filter
 def decimals(value: float | None, places: int = 2) -> str:
     """Format with a fixed number of decimals and a true minus; None -> a dash."""
-    return "–" if value is None or not math.isfinite(value) else localized(f"{value:.{places}f}".replace("-", "−"))
+    return "–" if value is None or not math.isfinite(value) else localized(f"{value:z.{places}f}".replace("-", "−"))
 
 
 @register.filter
@@ -69,7 +69,7 @@ def signed(value: float | None, places: int = 2) -> str:
     """Format with a sign, using a true minus."""
     if value is None or not math.isfinite(value):
         return "–"
-    return localized(f"{value:+.{places}f}".replace("-", "−"))
+    return localized(f"{value:+z.{places}f}".replace("-", "−"))
 
 
 @register.filter

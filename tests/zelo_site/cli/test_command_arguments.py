@@ -16,11 +16,13 @@ from django.core.management.base import CommandError
 
 from labeling.models import Project
 from labeling.plugins import problem_of
+from scoring.models import Snapshot
 from tests.factories.pages import make_project
 from trainer.models import Reranker
 from trainer.serving.registry import TRAINED
 from trainer.training.embedding.options import EmbeddingOptions
 from zelo_site.cli.judge_arguments import NamedJudge, make_judges, read_judges
+from zelo_site.cli.lookup import find_snapshot
 
 
 def read(*judges: str, file: Path | None = None) -> list[NamedJudge]:
@@ -106,6 +108,22 @@ def test_unnamed_judges_of_one_plugin_are_told_apart_by_their_model() -> None:
     judge = 'openai-http:{"endpoint": "any", "model": "%s"}'
     named = make_judges(make_project(), read(judge % "org/small", judge % "large", "bm25"))
     assert [each.name for each in named] == ["org/small", "large", "BM25"]
+
+
+@pytest.mark.django_db
+def test_a_row_is_chosen_by_number_and_otherwise_by_name() -> None:
+    project = make_project()
+    first, named, other = (
+        Snapshot.objects.create(name=name, location="", checksum="", rows=1) for name in ("spring", "2026", "²")
+    )
+    for each in (first, named, other):
+        each.projects.add(project)
+    wanted = {"2026": named, "²": other, "spring": first, str(first.pk): first}
+    assert {text: find_snapshot(project, text) for text in wanted} == wanted
+    assert find_snapshot(project, None) == other
+    for text in ("9" * 30, "\x00", "autumn"):
+        with pytest.raises(CommandError, match=r"has no snapshot .*; available: "):
+            find_snapshot(project, text)
 
 
 def configured(project: Project, **options: Any) -> str:

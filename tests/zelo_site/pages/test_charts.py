@@ -122,6 +122,8 @@ def test_title_comes_from_the_metadata_or_the_first_words() -> None:
         (percent(0.0), "0\N{NO-BREAK SPACE}%"),
         (signed(-0.25), "−0.25"),
         (decimals(-0.414), "−0.41"),
+        (decimals(-0.001), "0.00"),
+        (signed(-0.001), "+0.00"),
         (margin(20.0), "39"),
         (decimals(float("nan")), "–"),
         (latency(0.0001), "< 1 ms"),

@@ -117,7 +117,7 @@ def _in_words(figures: dict[str, Any]) -> dict[str, str]:
         "queries": str(figures["queries"]),
         "p": "< 0.001" if change["p"] < 0.001 else f"= {change['p']:.3f}",
         **{
-            name: f"{100.0 * change[key]:+.1f}"
+            name: f"{100.0 * change[key]:+z.1f}"
             for name, key in (("difference", "value"), ("low", "low"), ("high", "high"))
         },
     }

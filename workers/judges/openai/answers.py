@@ -132,7 +132,7 @@ def _scored_by(criteria: Sequence[Criterion], choice: Choice, asked: Asked) -> A
     names = [each.name for each in criteria]
     expected = f'expected one JSON object with "scores" from -1 to 1 of {", ".join(names)}'
     found = _stated(lambda text: scores_in(text, names), spoken_text(choice, asked), expected, asked)
-    by_name = "; ".join(f"{name}: {score:+.2f}" for name, score in found.scores.items())
+    by_name = "; ".join(f"{name}: {score:+z.2f}" for name, score in found.scores.items())
     reasoning = storable(asked.conceal(found.reasoning))[: RATIONALE_CHARACTERS - len(by_name) - 1]
     return Answer((combined(criteria, found.scores) + 1.0) / 2.0, f"{reasoning}\n{by_name}".strip())
 

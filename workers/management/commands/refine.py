@@ -26,7 +26,7 @@ from workers.jobs.refinement.job import (
     refinements,
     resume_refinement,
 )
-from workers.management.arguments import json_object, named_judge, project_of
+from workers.management.arguments import json_object, named_judge, numbered_or_named, project_of
 from workers.models import Job
 
 
@@ -89,10 +89,8 @@ def _named(student: Reranker) -> str:
 
 
 def _student(project: Project, wanted: str) -> Reranker:
-    students = Reranker.objects.filter(project=project, kind=TRAINED).order_by("-pk")
-    if wanted:
-        students = students.filter(pk=int(wanted)) if wanted.isdecimal() else students.filter(name=wanted)
-    found = students.first()
+    students = Reranker.objects.filter(project=project, kind=TRAINED)
+    found = (numbered_or_named(students, wanted) if wanted else students).order_by("-pk").first()
     if found is None:
         raise CommandError(f"project {project.slug!r} has no student {wanted or 'yet'}; train one with manage.py train")
     return found

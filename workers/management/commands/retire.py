@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Annotator
 from workers.judging.pausing import restore_judge, retire_judge
+from workers.management.arguments import numbered_or_named
 
 
 class Command(BaseCommand):
@@ -22,7 +23,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         wanted = options["judge"]
         judges = Annotator.objects.judges().filter(project__slug=options["project"])
-        found = judges.filter(pk=int(wanted)) if wanted.isdecimal() else judges.filter(name=wanted)
+        found = numbered_or_named(judges, wanted)
         if found.count() != 1:
             known = ", ".join(f"{judge.pk} ({judge.name})" for judge in judges) or "none"
             raise CommandError(f"{found.count()} judges match {wanted!r}; choose one of: {known}")

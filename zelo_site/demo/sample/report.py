@@ -85,7 +85,7 @@ def _verdicts(panel: Panel) -> str:
         counts = Counter(own.tolist())
         shares = [f"{counts[value] / len(own):.1%}" for value in VERDICTS]
         error = Z95 * float(np.std(own, ddof=1)) / len(own) ** 0.5 if len(own) > 1 else float("nan")
-        rows.append([f"`{judge}`", *shares, f"{own.mean() - 0.5:+.3f} ± {error:.3f}"])
+        rows.append([f"`{judge}`", *shares, f"{own.mean() - 0.5:+z.3f} ± {error:.3f}"])
     header = ["judge", *VERDICTS.values(), "position bias"]
     return (
         _table(header, rows)

@@ -26,7 +26,7 @@ from trainer.evaluation.system_orders import NAMES, NoSystemOrders, Pair, System
 from trainer.models import Reranker
 from workers.jobs.evaluation import EvaluationRefused, evaluate, order_evaluation, unfinished_evaluation
 from workers.models import Job
-from zelo_site.cli.lookup import find_project
+from zelo_site.cli.lookup import find_project, find_snapshot
 from zelo_site.cli.terminal import table
 from zelo_site.cli.watch import POLL_S
 from zelo_site.processes.stack import database
@@ -83,7 +83,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         with database():
             project = find_project(options["project"])
-            snapshot = self._snapshot(project, options["snapshot"])
+            snapshot = find_snapshot(project, options["snapshot"])
             try:
                 if options["llm_grades"] is not None:
                     chosen_models(project, options["llm_grades"])
@@ -130,20 +130,6 @@ class Command(BaseCommand):
             if isinstance(each, NoSystemOrders):
                 self.stdout.write(f"{_named_pair(each.pair)}: {each}")
 
-    def _snapshot(self, project: Project, wanted: str | None) -> Snapshot:
-        found = Snapshot.objects.filter(projects=project)
-        if wanted is not None:
-            found = found.filter(pk=int(wanted)) if wanted.isdigit() else found.filter(name=wanted)
-        snapshot = found.first()
-        if snapshot is None:
-            known = (
-                ", ".join(f"{each.pk} ({each.name})" for each in Snapshot.objects.filter(projects=project)) or "none"
-            )
-            raise CommandError(
-                f"project {project.slug!r} has no snapshot {wanted or ''!r}; available: {known}; create one with manage.py snapshot {project.slug}"
-            )
-        return snapshot
-
     def _print(self, board: Leaderboard) -> None:
         self.stdout.write(
             f"\nreference {board.reference}, {counted(board.queries, 'query', 'queries')} of {board.split}"
@@ -166,7 +152,7 @@ def _row(row: Row) -> list[str]:
     return [
         _named(row),
         _shown(leading),
-        *(f"{each.estimate:.3f}" for each in others),
+        *(f"{each.estimate:z.3f}" for each in others),
         *(_difference(row.against.get(kind)) for kind in BASELINES),
         f"{matched.queries} of {matched.of_queries}" if matched else str(row.queries),
         f"{matched.documents} of {matched.of_documents}"
@@ -177,7 +163,7 @@ def _row(row: Row) -> list[str]:
     ]
 
 
-def _shown(own: Interval, form: str = ".3f") -> str:
+def _shown(own: Interval, form: str = "z.3f") -> str:
     """Format a mean with its interval, or say why there is none."""
     interval = f"{own.low:{form}}, {own.high:{form}}" if own.unknown is None else f"no interval: {own.unknown}"
     return f"{own.estimate:{form}} [{interval}]"
@@ -192,7 +178,7 @@ def _orders_row(found: SystemOrders) -> list[str]:
     return [
         _named_pair(found.pair) + (f" of {', '.join(found.models)}" if found.models else ""),
         *(
-            f"{own.estimate:.2f} [{own.low:.2f}, {own.high:.2f}]"
+            f"{own.estimate:z.2f} [{own.low:z.2f}, {own.high:z.2f}]"
             for own in (found.agreement.kendall, found.agreement.pearson)
         ),
         str(len(found.systems)) + (f" without {', '.join(found.left_out)}" if found.left_out else ""),
@@ -206,7 +192,7 @@ def _named_pair(pair: Pair) -> str:
 
 
 def _difference(against: Against | None) -> str:
-    return "" if against is None else _shown(against.test.difference, "+.3f")
+    return "" if against is None else _shown(against.test.difference, "+z.3f")
 
 
 def _named(row: Row) -> str:

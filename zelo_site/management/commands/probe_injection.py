@@ -58,7 +58,7 @@ class Command(BaseCommand):
         for row in probe.report["rows"]:
             flips, gain = row["flip_rate"], row["elo_gain"]
             share = "–" if flips is None else f"{flips['value']:.0%} ({flips['low']:.0%} – {flips['high']:.0%})"
-            rise = f"{gain['value']:+.0f} ({gain['low']:+.0f} – {gain['high']:+.0f})"
+            rise = f"{gain['value']:+z.0f} ({gain['low']:+z.0f} – {gain['high']:+z.0f})"
             rows.append([row["payload"], row["level"], share, rise, "ALARM" if row["alarm"] else "quiet"])
         self.stdout.write("\n" + table(["payload", "documents", "flipped pairs", "Elo", ""], rows))
         if failures := probe.report["failures"]:

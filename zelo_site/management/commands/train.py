@@ -12,12 +12,11 @@ import pydantic
 from django.core.management.base import BaseCommand, CommandError
 
 from labeling.plugins import UnknownPlugin, problem_of
-from scoring.models import Snapshot
 from trainer.evaluation.gate import held_back_reason
 from trainer.models import TrainingRun
 from workers.jobs.training import TrainingRefused, recommendation, resume_training, start_training
 from workers.management.arguments import json_object
-from zelo_site.cli.lookup import find_project
+from zelo_site.cli.lookup import find_project, find_snapshot
 from zelo_site.cli.terminal import ProgressBar
 from zelo_site.cli.watch import POLL_S
 from zelo_site.processes.stack import working
@@ -31,7 +30,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="project slug")
-        parser.add_argument("--snapshot", type=int, help="snapshot id (default: the latest)")
+        parser.add_argument("--snapshot", help="number or name of the snapshot (default: the latest)")
         parser.add_argument(
             "--trainer", default="", help="trainer plugin (default: the one that suits base and snapshot)"
         )
@@ -57,12 +56,7 @@ class Command(BaseCommand):
             if run is None:
                 raise CommandError(f"project {project.slug!r} has no training {options['resume']}")
             return resume_training(run)
-        found = Snapshot.objects.filter(projects=project)
-        snapshot = found.filter(pk=options["snapshot"]).first() if options["snapshot"] is not None else found.first()
-        if snapshot is None:
-            raise CommandError(
-                f"project {project.slug!r} has no such snapshot; create one with manage.py snapshot {project.slug}"
-            )
+        snapshot = find_snapshot(project, options["snapshot"])
         if options["trainer"]:
             return start_training(project, snapshot, trainer=options["trainer"], options=chosen)
         advised = recommendation(snapshot, chosen)

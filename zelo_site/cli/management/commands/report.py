@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db.models import QuerySet
 
+from labeling.models import Project
 from scoring.models import Snapshot
 from scoring.storage.files import StoredFileUnusable
 from trainer.evaluation.leaderboard import SPLITS
-from zelo_site.cli.lookup import find_project
+from zelo_site.cli.lookup import find_project, find_snapshot
 from zelo_site.processes.stack import database
 from zelo_site.report.build import ReportRefused, build_report, evaluated_snapshot
 from zelo_site.report.rendering import as_html, as_markdown
@@ -45,8 +45,8 @@ class Command(BaseCommand):
         with database():
             project = find_project(options["project"])
             snapshots = Snapshot.objects.filter(projects=project)
-            before = _named(snapshots, options["before"])
-            named = _named(snapshots, options["snapshot"])
+            before = _named(project, options["before"])
+            named = _named(project, options["snapshot"])
             snapshot, split = evaluated_snapshot(project, snapshots, before, chosen=named)
             try:
                 text = write(build_report(project, snapshot=snapshot, split=options["split"] or split, before=before))
@@ -62,11 +62,5 @@ class Command(BaseCommand):
         self.stdout.write(f"wrote {target} ({len(text.encode()):,} bytes)")
 
 
-def _named(snapshots: QuerySet[Snapshot], wanted: str | None) -> Snapshot | None:
-    if wanted is None:
-        return None
-    found = snapshots.filter(pk=int(wanted)) if wanted.isdecimal() else snapshots.filter(name=wanted)
-    if (snapshot := found.first()) is None:
-        there = ", ".join(f"{each.pk} ({each.name})" for each in snapshots) or "none; freeze scores first"
-        raise CommandError(f"no snapshot {wanted!r}; this project has: {there}")
-    return snapshot
+def _named(project: Project, wanted: str | None) -> Snapshot | None:
+    return None if wanted is None else find_snapshot(project, wanted)
