@@ -87,7 +87,7 @@ def test_pages_stand_in_every_look(visit: Start, owner: User, project: Project, 
         if name == "new-run-budgets":
             page.locator("#estimate .big").first.scroll_into_view_if_needed()
         if name == "project-certainty":
-            page.wait_for_selector("#f-certainty", timeout=20_000)
+            page.wait_for_selector("#f-certainty")
         faults |= faults_in_looks(visited, name)
     assert faults == {}
     assert visited.complaints == []

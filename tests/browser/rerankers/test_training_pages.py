@@ -72,7 +72,7 @@ def test_from_scores_to_an_ordered_training_whose_curve_grows(
     page.get_by_role("button", name="Start training").click()
     expect(page.locator("#training")).to_contain_text("planned")
     TrainingRun.objects.update(state="running", progress=PROGRESS)
-    expect(page.locator("#training")).to_contain_text("best checkpoint: 0.610 at step 50", timeout=10_000)
+    expect(page.locator("#training")).to_contain_text("best checkpoint: 0.610 at step 50")
     assert page.locator("#training polyline").count() == 2
     assert [chart.locator("text").count() >= 2 for chart in page.locator("#training .upright").all()] == [True, True]
     for width in (1400, 390):

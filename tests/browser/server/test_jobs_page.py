@@ -98,10 +98,10 @@ def test_page_follows_by_itself_and_stays_where_the_reader_is(visit: Start, owne
     page.evaluate("window.scrollTo(0, 300)")
     before = page.evaluate("window.scrollY")
     JudgingTask.objects.filter(state="leased").delete()
-    expect(page.locator("#queue-judging-http td").nth(2)).to_have_text("0", timeout=8_000)
+    expect(page.locator("#queue-judging-http td").nth(2)).to_have_text("0")
     assert page.evaluate("window.scrollY") == before > 0
     beat("judging-http@east", "judging-http")
-    expect(page.locator("#stuck-judging-http")).to_have_count(0, timeout=8_000)
+    expect(page.locator("#stuck-judging-http")).to_have_count(0)
 
 
 def test_dead_questions_are_asked_again_by_keyboard(visit: Start, owner: User, project: Project) -> None:
