@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from labeling.models import Annotator, Project
+from scoring.annotators.student_weights import student_plugins
 from scoring.columns import ProjectColumns, only_votes
 
 
@@ -31,6 +32,13 @@ def counted_judges(project: Project) -> set[int] | None:
             )
         found |= named
     return found
+
+
+def panel_judges(project: Project) -> list[int]:
+    """Ids of the judges that count, without students of the panel, ascending. Raises UnknownJudge."""
+    found = Annotator.objects.judges().filter(project=project).exclude(plugin__in=student_plugins())
+    counted = counted_judges(project)
+    return [pk for pk in found.order_by("id").values_list("id", flat=True) if counted is None or pk in counted]
 
 
 def counted_annotators(project: Project) -> set[int] | None:

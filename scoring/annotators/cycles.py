@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labeling.models import Annotator, Project
+from labeling.models import Project
 from labeling.records import FloatArray, IntArray
-from scoring.annotators.counted import counted_judges
-from scoring.annotators.student_weights import student_plugins
+from scoring.annotators.counted import UnknownJudge, panel_judges
 from scoring.columns import copy_columns
 from scoring.numerics.judges.judge_checks import Estimate, cycles_of, intransitive_triples, ratio
 from scoring.project_fits import sampled_query_ids
@@ -42,18 +41,22 @@ class Cycle:
 @dataclass(frozen=True, slots=True)
 class PanelCycles:
     """Of a sample of rated queries: the panel's `cycles` of `triples` (their `share` has an interval over queries), the clearest
-    first. The share of each judge alone is in its scorecard.
+    first. The share of each judge alone is in its scorecard. `problem`: why the panel is unknown, else empty.
     """
 
     cycles: int
     triples: int
     share: Estimate | None
     listed: tuple[Cycle, ...]
+    problem: str = ""
 
 
 def panel_cycles(project: Project, *, most: int = MOST_LISTED, seed: int = 0) -> PanelCycles:
     """Count and list the circles of the project's judges."""
-    judges = _panel_ids(project)
+    try:
+        judges = panel_judges(project)
+    except UnknownJudge as error:
+        return PanelCycles(0, 0, None, (), str(error))
     panel = _panel(_answers(sampled_query_ids(project.pk, seed=seed), judges))
     counts = _counts(panel)
     found = sorted(_cycles(panel), key=lambda each: (-each.margin, each.query_id, each.candidate_ids))
@@ -66,21 +69,14 @@ def panel_cycles(project: Project, *, most: int = MOST_LISTED, seed: int = 0) ->
 
 
 def contradicting_pairs(project_id: int, query_ids: Sequence[int]) -> dict[int, IntArray]:
-    """Candidate ids int64[m, 2], a < b, of the pairs in the panel's circles, by query."""
-    judges = _panel_ids(Project.objects.get(pk=project_id))
+    """Candidate ids int64[m, 2], a < b, of the pairs in the panel's circles, by query. Raises UnknownJudge."""
+    judges = panel_judges(Project.objects.get(pk=project_id))
     found: dict[int, set[tuple[int, int]]] = {}
     for each in _cycles(_panel(_answers(query_ids, judges))):
         a, b, c = each.candidate_ids
         own = found.setdefault(each.query_id, set())
         own.update((min(pair), max(pair)) for pair in ((a, b), (b, c), (a, c)))
     return {query: np.array(sorted(pairs), dtype=np.int64) for query, pairs in found.items()}
-
-
-def _panel_ids(project: Project) -> list[int]:
-    """The judges that count in the scores, without students of the panel."""
-    found = Annotator.objects.judges().filter(project=project).exclude(plugin__in=student_plugins())
-    counted = counted_judges(project)
-    return [pk for pk in found.order_by("id").values_list("id", flat=True) if counted is None or pk in counted]
 
 
 _ANSWERS = """

@@ -21,6 +21,7 @@ from labeling.access.annotators import with_rubric
 from labeling.models import Candidate, Project
 from labeling.plugins import Judge, Plugin, Sampler, get_plugin
 from labeling.records import QueryState
+from scoring.annotators.counted import UnknownJudge
 from scoring.annotators.cycles import contradicting_pairs
 from scoring.sampling.draw import comparable_query_ids
 from scoring.sampling.named_pairs import NAMED, mean_by_size, pairs_of
@@ -481,4 +482,7 @@ def _named(project: Project, sampler: Sampler, query_ids: Sequence[int] | None) 
     if sampler.name != CONFLICTS:
         return None
     ids = comparable_query_ids(project.pk) if query_ids is None else list(query_ids)
-    return [(a, b) for own in contradicting_pairs(project.pk, ids).values() for a, b in own.tolist()]
+    try:
+        return [(a, b) for own in contradicting_pairs(project.pk, ids).values() for a, b in own.tolist()]
+    except UnknownJudge:  # the run itself is refused with the reason
+        return []

@@ -13,6 +13,7 @@ from django.utils.translation import gettext
 from labeling import audit
 from labeling.models import Annotator, Judgment, Pair, Project
 from labeling.plugins import Judge, Sampler, get_plugin
+from scoring.annotators.counted import UnknownJudge
 from scoring.calibration.cross_query import are_linkable, is_across
 from scoring.sampling.draw import comparable_query_ids
 from scoring.sampling.named_pairs import NAMED, PairsUnknown, by_query, pairs_of
@@ -259,7 +260,10 @@ def _check_conflicts(
     if sampler.name != CONFLICTS:
         return
     run = Run(project=project, allocation=allocation, orders=orders)
-    owed = contradicting(run, [judge.pk for judge in judges], comparable_query_ids(project.pk, query_ids))
+    try:
+        owed = contradicting(run, [judge.pk for judge in judges], comparable_query_ids(project.pk, query_ids))
+    except UnknownJudge as error:
+        raise RunRefused(str(error)) from error
     if any(map(len, owed.values())):
         return
     if allocation == Run.Allocation.ALL and orders == Run.Orders.BOTH:

@@ -141,12 +141,13 @@ class CyclesOut(Schema):
     triples: int
     share: EstimateOut | None
     listed: list[CycleOut]
+    problem: str
 
 
 @router.get("/projects/{slug}/cycles", response=CyclesOut)
 def get_cycles(request: HttpRequest, slug: str) -> Any:
     """Triples in which the panel contradicts itself, the clearest first, and their share. A run with the sampler `conflicts`
-    and orders `both` asks about them in the other order.
+    and orders `both` asks about them in the other order. `problem` says why the panel is unknown, else it is empty.
     """
     return read_figure(project_or_404(request, slug), CYCLES, kept_s=0).value
 

@@ -162,7 +162,7 @@ def _tested_judge(each: JudgeReplacement) -> Line:
     own = each.result
     results = {None: _("too few people or answers"), True: _("passes"), False: _("fails")}
     figures = (decimals(own.winning_rate), decimals(own.advantage), count(len(own.people)), count(own.items_needed))
-    return Line(each.name or _("panel (mean of all judges)"), (results[own.passes], *figures))
+    return Line(each.name or _("panel (mean of the judges that count)"), (results[own.passes], *figures))
 
 
 def _agreement(found: Agreement) -> Facts:

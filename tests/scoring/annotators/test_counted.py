@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+from django.test import Client
 
 from labeling.access.annotators import get_person
-from labeling.models import Project
+from labeling.models import Annotator, Membership, Project
 from labeling.projects import change_project
 from scoring.annotators.counted import UnknownJudge, counted_judges
+from scoring.annotators.replacing_people import replacing_people
 from scoring.elo_orders import elo_of, judge_aware_elo
 from scoring.models import QueryFit, Score
 from scoring.project_fits import choose_project_fit
 from scoring.rating import rate_stale
+from tests.factories.pages import page
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
+from workers.runs.ordering import RunRefused, start_run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("stub_plugins")]
 
@@ -61,6 +67,44 @@ def test_a_name_that_no_judge_has_is_the_reason_why_nothing_is_fitted() -> None:
         counted_judges(project)
     rate_stale(project.pk)
     assert "nobody" in QueryFit.objects.get().error
+
+
+def test_figures_of_an_unknown_panel_say_why_there_are_none(client: Client) -> None:
+    project = make_split_panel()
+    judges, owner = list(project.annotators.order_by("id")), make_user()
+    Membership.objects.create(project=project, user=owner, role="owner")
+    person = get_person(project, owner)
+    judge_pair(make_pair(project.queries.get(), 0, 1), person, 0.9)
+    assert [each.annotator_id for each in replacing_people(project).judges] == [None, *(each.pk for each in judges)]
+    project = change_project(project, rater_options={"judges": f"{judges[0].pk}, nobody"})
+    assert [each.annotator_id for each in replacing_people(project).judges] == [each.pk for each in judges]
+    with pytest.raises(RunRefused, match="'nobody', which is not a judge"):
+        start_run(project, judges=judges, sampler="conflicts", orders="both")
+    client.force_login(owner)
+    found = client.get(f"/api/v1/projects/{project.slug}/cycles").json()
+    assert (found["triples"], found["share"]) == (0, None) and "nobody" in found["problem"]
+    assert "names &#x27;nobody&#x27;, which is not a judge of the project" in page(client, "agreement", project.slug)
+    change_project(project, rater_options={"judges": f"{judges[0].pk}"})
+    found = client.get(f"/api/v1/projects/{project.slug}/cycles").json()
+    assert found["problem"] == "" and found["triples"] > 0
+
+
+def test_the_panel_that_may_replace_people_is_that_of_the_scores() -> None:
+    project = make_project(queries=1, documents=9)
+    query, judges = project.queries.get(), make_judges(project, 3)
+    people = [get_person(project, make_user()) for _ in range(3)]
+    for a, b in itertools.combinations(range(9), 2):
+        for annotator in (*people, *judges):
+            judge_pair(make_pair(query, a, b), annotator, 0.1 if annotator == judges[2] else 0.9)
+
+    def advantage(*panel: Annotator) -> float | None:
+        changed = change_project(project, rater_options={"judges": ", ".join(str(each.pk) for each in panel)})
+        first, *others = replacing_people(changed).judges
+        assert first.annotator_id is None and len(others) == 3
+        return first.result.advantage
+
+    assert advantage() == advantage(*judges[:2]) == 1.0
+    assert advantage(*judges[1:]) == 0.0, "the two judges' mean is a tie, which no person answered"
 
 
 def test_orders_of_some_judges_and_of_all() -> None:

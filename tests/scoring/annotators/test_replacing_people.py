@@ -69,7 +69,7 @@ def test_judge_and_panel_are_tested_on_peoples_pairs(client: Client) -> None:
     call_command("report", project.slug, stdout=out)
     (test,) = [part for part in out.getvalue().split("\n\n") if "winning rate" in part]
     results = [line.split("|")[1:3] for line in test.splitlines()[2:]]
-    names = ["panel (mean of all judges)", *(each.name for each in judges)]
+    names = ["panel (mean of the judges that count)", *(each.name for each in judges)]
     verdicts = ["passes" if each.result.passes else "fails" for each in (panel, *judges)]
     assert [[cell.strip().replace("\\", "") for cell in row] for row in results] == [
         *map(list, zip(names, verdicts, strict=True))
