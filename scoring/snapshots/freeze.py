@@ -47,6 +47,7 @@ from scoring.snapshots.splits import (
 )
 from scoring.snapshots.stored_rows import ROWS_FILE
 from scoring.snapshots.tally import NoSpread, SnapshotRefused, Tally
+from scoring.snapshots.unscored import unscored_queries
 from scoring.storage.files import storage
 from scoring.storage.write_guards import in_the_making
 
@@ -267,6 +268,7 @@ def _write(
         tally.check_spread()
         pairs = write_pairs(folder, ids, chosen.pairable, panel=panel)
         sources = [lineage(project) for project in projects]
+        unscored = unscored_queries(ids, options.domains)
     return {
         "format": FORMAT,
         "name": name,
@@ -280,6 +282,7 @@ def _write(
         "relevance": {"low": tally.low, "high": tally.high},
         "calibrated_rows": tally.calibrated,
         "removed": chosen.removed,
+        "unscored": unscored,
         "pairs": pairs,
         "options": options.model_dump(mode="json"),
         "seed": options.seed,
@@ -422,7 +425,8 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
     if texts < needed:
         raise NothingToFreeze(
             f"{texts} different queries with scores are left beside heldout_domains and those that split_by names; the splits "
-            f"need at least {needed}: judge more queries, choose more domains, or set dev_share and test_share to 0"
+            f"need at least {needed}: judge more queries, choose more domains, or "
+            + ("set dev_share and test_share to 0" if needed > 1 else "leave some queries for training")
         )
     split = np.full(len(queries.ids), -1, dtype=np.int64)
     split[present] = split_queries(

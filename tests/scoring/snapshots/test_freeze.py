@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pydantic
 import pytest
 from django.contrib.auth.models import AnonymousUser
+from django.utils import timezone
 from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +97,20 @@ def test_a_graded_candidate_without_a_score_counts_as_not_retrieved_in_evaluatio
     for row in rows_of(freeze([project], name="one less")):
         expected = ([1], [lost.document.external_id]) if row["query_id"] == chosen else ([], [])
         assert (row["other_grades"], row["other_documents"]) == expected
+
+
+def test_queries_without_scores_are_counted_since_evaluations_lack_them() -> None:
+    project = make_project()
+    scored(project)
+    assert freeze([project], name="all").manifest["unscored"] == {"queries": 0, "graded": 0}
+    first, second, third = Query.objects.order_by("id")[:3]
+    Score.objects.filter(candidate__query__in=[first, second]).delete()
+    Candidate.objects.filter(query=second, pk=Candidate.objects.filter(query=second).earliest("id").pk).update(grade=0)
+    Candidate.objects.filter(query=third).update(grade=1)
+    Query.objects.create(project=project, external_id="alone", text="no candidates")
+    UnmatchedGrade.objects.create(project=project, query_external_id="alone", document_external_id="elsewhere", grade=3)
+    Query.objects.create(project=project, external_id="out", text="excluded", excluded_at=timezone.now())
+    assert freeze([project], name="fewer").manifest["unscored"] == {"queries": 3, "graded": 2}
 
 
 def test_the_manifest_is_the_last_file_and_carries_the_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +208,9 @@ def test_a_field_of_the_metadata_can_name_the_split_of_a_query() -> None:
         freeze([project], name="Wrong", options=options)
     with pytest.raises(SnapshotRefused, match="which no scored query has"):
         freeze([project], name="None", options=options.model_copy(update={"split_by": "nothing"}))
+    Query.objects.update(metadata={"part": "test"})
+    with pytest.raises(NothingToFreeze, match=r"at least 1: .* or leave some queries for training"):
+        freeze([project], name="No training", options=options.model_copy(update={"dev_share": 0.0}))
 
 
 def test_filters_leave_out_what_rests_on_little() -> None:

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from labeling.models import Project
 from labeling.plugins import problem_of
+from labeling.stored_texts import counted
 from scoring.models import Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, SnapshotRefused, freeze
 from scoring.snapshots.mixing import Part, mix
@@ -69,6 +70,11 @@ class Command(BaseCommand):
         self.stdout.write(table(["split", "queries", "rows"], rows))
         for reason, count in manifest["removed"].items():
             self.stdout.write(f"excluded: {count:,} rows ({reason})")
+        unscored = manifest.get("unscored", {"queries": 0})
+        if unscored["queries"]:
+            self.stdout.write(
+                f"excluded: {counted(unscored['queries'], 'query', 'queries')} without scores, {unscored['graded']:,} with grades"
+            )
         self.stdout.write(f"SHA-256 {snapshot.checksum}")
 
 
