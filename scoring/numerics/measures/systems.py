@@ -43,7 +43,10 @@ def order_agreement(
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         raise MetricInput("values that are not finite; expected one number for each system and query")
     systems, queries = left.shape
-    order = np.lexsort(np.concatenate([left, right]))  # so that the queries' names have no say in the intervals
+    # So that neither the order in which systems are stored nor the queries' names have a say in the intervals.
+    rank = np.lexsort(np.concatenate([np.sort(left, axis=1), np.sort(right, axis=1)], axis=1).T)
+    left, right = left[rank], right[rank]
+    order = np.lexsort(np.concatenate([left, right]))
     left, right = left[:, order], right[:, order]
     step = max(1, _CHUNK_VALUES // (queries + systems * systems))
     drawn: list[FloatArray] = []

@@ -51,6 +51,17 @@ def test_the_order_of_the_queries_moves_nothing() -> None:
     assert one == other
 
 
+def test_the_order_of_the_systems_moves_nothing() -> None:
+    """The database returns them in the order of storing, which another evaluation of the same scores changes."""
+    rng = np.random.default_rng(7)
+    first, second = np.round(rng.random((2, 6, 11)), 1)
+    place = rng.permutation(6)
+    found = order_agreement(first, second, rng=np.random.default_rng(0), resamples=200)
+    again = order_agreement(first[place], second[place], rng=np.random.default_rng(0), resamples=200)
+    for before, after in ((found.kendall, again.kendall), (found.pearson, again.pearson)):
+        assert (after.estimate, after.low, after.high) == pytest.approx((before.estimate, before.low, before.high))
+
+
 def test_equal_and_reversed_orders_are_one_and_minus_one() -> None:
     values = np.tile(np.arange(4.0)[:, None], (1, 6))
     assert order_agreement(values, values, rng=np.random.default_rng(0)).kendall.low == 1.0
