@@ -267,7 +267,7 @@ def _store(
         "values": {
             "query_ids": list(measured.query_ids),
             "domains": list(measured.domains),
-            **{metric: [round(float(v), 6) for v in measured.values[metric]] for metric in METRICS},
+            **{metric: [round(float(v), 12) for v in measured.values[metric]] for metric in METRICS},
         },
     }
     with transaction.atomic():

@@ -216,6 +216,6 @@ def _covering(shared: Mapping[Reranker, set[str]]) -> tuple[list[Reranker], list
 
 
 def _column(measured: Measured, queries: list[str], measure: str) -> list[float]:
-    """The values of these queries, rounded as evaluations store them, so that equal references give equal values."""
+    """The values of these queries, rounded as evaluations of earlier versions store them, so that equal references give equal values."""
     values = dict(zip(measured.query_ids, np.round(measured.values[measure], 6).tolist(), strict=True))
     return [values[query] for query in queries]

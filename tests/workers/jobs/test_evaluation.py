@@ -309,8 +309,12 @@ def test_a_run_file_is_measured_to_the_last_digit_of_trec_eval_and_says_what_mat
         assert chosen.metrics[name].estimate == pytest.approx(np.mean(values), abs=1e-12), name
         assert whole.rows[0].metrics[name].estimate == pytest.approx(sum(values) / len(grades), abs=1e-12), name
     stored = leaderboard(project, snapshot, "test", "grades")
-    assert stored.rows[0].leading.estimate == pytest.approx(chosen.metrics["ndcg@10"].estimate, abs=1e-6)
-    assert leaderboard(project, snapshot, "test", "grades", complete=True).queries == whole.queries == len(grades)
+    assert stored.rows[0].leading.estimate == pytest.approx(chosen.metrics["ndcg@10"].estimate, abs=1e-12)
+    stored_whole = leaderboard(project, snapshot, "test", "grades", complete=True)
+    assert stored_whole.queries == whole.queries == len(grades)
+    for name in ("ndcg@10", "mrr"):
+        expected = whole.rows[0].metrics[name].estimate
+        assert stored_whole.rows[0].metrics[name].estimate == pytest.approx(expected, abs=1e-11), name
     matched = stored.rows[0].matched
     assert matched is not None
     assert (matched.queries, matched.of_queries) == (len(others), len(others) + 1)
