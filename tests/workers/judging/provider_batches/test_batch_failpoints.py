@@ -74,6 +74,7 @@ def test_a_kill_loses_nothing_and_sends_nothing_twice(
     death: Death, fake: FakeJudge, staff: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = {"name": "fake", "base_url": fake.base_url, "api_key_env": "FAKE_KEY", "timeout_s": 20.0, **FAST}
+    endpoint["batch_poll_s"] = 0.5  # also how long an upload may take, which a busy machine needs
     environ = {"ZELO_ENDPOINTS": json.dumps([endpoint]), "FAKE_KEY": KEY}
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
