@@ -9,7 +9,7 @@ from typing import IO, Any
 import pydantic
 
 from labeling.importing.answers.rows import ExportedText
-from labeling.plugins import Exporter, register
+from labeling.plugins import Exporter, ExportFailed, register
 from labeling.records import ImportedGrade
 from scoring.exports.scores import word
 from scoring.exports.zips import ZipFolder
@@ -19,7 +19,8 @@ from scoring.exports.zips import ZipFolder
 class TrecQrelsExport(Exporter):
     """The grades as `query 0 document grade`, those of documents that are not candidates included.
 
-    Raises ExportFailed for an id with a blank, which the format does not allow.
+    Raises ExportFailed for an id with a blank, which the format does not allow, and for one that an import reads otherwise:
+    the query id `#` begins a comment, and quotes around an id are taken off.
     """
 
     name = "trec-qrels"
@@ -32,7 +33,7 @@ class TrecQrelsExport(Exporter):
     def write(self, rows: Iterable[Any], stream: IO[bytes]) -> None:
         for row in rows:
             if isinstance(row, ImportedGrade):
-                ids = (word(each, "TREC file") for each in (row.query_id, row.document_id))
+                ids = (_plain(each) for each in (row.query_id, row.document_id))
                 stream.write("{} 0 {} {}\n".format(*ids, row.grade).encode())
 
 
@@ -65,7 +66,21 @@ class BeirExport(Exporter):
                     line = json.dumps(_beir(row), ensure_ascii=False, allow_nan=False)
                     folder.write(row.kind, line.encode() + b"\n")
                 else:
-                    folder.write("grade", f"{row.query_id}\t{row.document_id}\t{row.grade}\n".encode())
+                    ids = (_cell(each) for each in (row.query_id, row.document_id))
+                    folder.write("grade", "{}\t{}\t{}\n".format(*ids, row.grade).encode())
+
+
+def _plain(identifier: str) -> str:
+    if identifier == "#" or (len(identifier) > 1 and identifier[0] == identifier[-1] == '"'):
+        raise ExportFailed(f"the id {identifier!r} would be read otherwise in a TREC file; export as BEIR instead")
+    return word(identifier, "TREC file")
+
+
+def _cell(identifier: str) -> str:
+    """An id between tabs, in quotes where a CSV reader needs them or `#` would begin a comment."""
+    if identifier != "#" and '"' not in identifier:
+        return identifier
+    return '"{}"'.format(identifier.replace('"', '""'))
 
 
 def _beir(row: ExportedText) -> Mapping[str, Any]:

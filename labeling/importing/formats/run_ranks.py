@@ -84,6 +84,8 @@ def _whole(rank: Any) -> float | None:
     """A rank from 0, None if it is no whole number."""
     if isinstance(rank, bool) or not isinstance(rank, str | int | float):
         return None
+    if isinstance(rank, str) and not rank.isascii():
+        return None  # float() reads the digits of all scripts
     try:
         value = float(rank)
     except ValueError:

@@ -7,7 +7,7 @@ depend on the order in which queries were imported.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -42,6 +42,10 @@ class Interval:
             return "one query"
         return "no spread between queries" if self.high - self.low < _LEAST_WIDTH else None
 
+    def negated(self) -> Interval:
+        """The interval of the mean of the negated values."""
+        return replace(self, estimate=0.0 - self.estimate, low=0.0 - self.high, high=0.0 - self.low)
+
     def shown(self) -> dict[str, Any]:
         """The fields for readers: without an interval, low and high are None, and `no_interval` is the reason."""
         found = asdict(self) | {"no_interval": self.unknown}
@@ -71,16 +75,22 @@ def paired_test(
 ) -> PairedTest:
     """Compare two systems on the same queries: bootstrap interval and permutation p of the mean of x - y.
 
-    The p-value counts the observed signs among the permutations, so that it is never 0.
+    The p-value counts the observed signs among the permutations, so that it is never 0. With the same seed, y against x has
+    the same p and the mirrored interval, because the resamples are drawn for the better system less the worse.
     """
     first, second = _values(x), _values(y)
     if len(first) != len(second):
         raise MetricInput(f"{len(first)} values against {len(second)}; expected the same queries on both sides")
     change = np.sort(first - second)
+    mirrored = np.sort(second - first)
+    is_mirrored = bool((change.mean(), *change) < (mirrored.mean(), *mirrored))
+    change = mirrored if is_mirrored else change
     interval = bootstrap_interval(change, rng=rng, level=level, resamples=resamples)
     flipped = _flipped_means(change, rng, resamples)
     extreme = np.count_nonzero(np.abs(flipped) >= abs(change.mean()) - 1e-12)
-    return PairedTest(difference=interval, p_value=(extreme + 1) / (resamples + 1))
+    return PairedTest(
+        difference=interval.negated() if is_mirrored else interval, p_value=(extreme + 1) / (resamples + 1)
+    )
 
 
 def _values(values: npt.ArrayLike) -> FloatArray:

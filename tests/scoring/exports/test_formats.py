@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,18 @@ def test_qrels_come_back_and_refuse_ids_with_blanks(project: Project) -> None:
     assert import_dataset(project, io.BytesIO(data), importer="auto", filename="qrels").changed_nothing
     Document.objects.filter(external_id="d1").update(external_id="d 1")
     with pytest.raises(ExportFailed, match="'d 1' contains a space"):
+        exported(project, "trec-qrels")
+
+
+@pytest.mark.parametrize("identifier", ['"q"', '""', '"', 'a "b" c', '"q', "#", "#1"])
+def test_grades_of_ids_with_quotes_and_hashes_come_back_or_are_refused(project: Project, identifier: str) -> None:
+    Query.objects.filter(project=project, external_id="q1").update(external_id=identifier)
+    assert (identifier, "d1", 3) in state(elsewhere(exported(project, "beir")))["kept"]
+    if identifier in ('"', '"q', "#1"):
+        data = exported(project, "trec-qrels")
+        assert import_dataset(project, io.BytesIO(data), importer="trec-qrels", filename="qrels").changed_nothing
+        return
+    with pytest.raises(ExportFailed, match=re.escape(repr(identifier))):
         exported(project, "trec-qrels")
 
 

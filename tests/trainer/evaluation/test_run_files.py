@@ -191,6 +191,7 @@ def test_the_rank_column_of_trec_does_not_count() -> None:
         (b"q1 Q0 d1 1 nan mine\n", "line 1, score: is 'nan'; expected a finite number"),
         (b"q1 Q0 d1 1 1e39 mine\n", "32-bit float"),
         (b"q1 Q0 d1 1 1_0 mine\n", "'1_0'"),
+        ("q1 Q0 d1 1 ١٢ mine\n".encode(), "'١٢'"),
         (b"q1 Q0 d1 1 2 m\nq1 Q0 d1 2 1 m\n", "line 2, document: document 'd1' appears twice for query 'q1'"),
         (b"q1 Q0 d\xff 1 2 m\n", "not UTF-8"),
         (b"", "the file is empty"),

@@ -92,6 +92,15 @@ def test_sign_flip_p_value_is_exact_for_few_queries() -> None:
     assert result.p_value == pytest.approx(0.5, abs=0.02)
 
 
+@given(seed=seeds)
+def test_the_second_system_against_the_first_has_the_same_p_and_the_mirrored_interval(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = rng.random(12).round(1), rng.random(12).round(1)
+    one, other = (paired_test(a, b, rng=np.random.default_rng(0), resamples=500) for a, b in ((x, y), (y, x)))
+    assert one.p_value == other.p_value
+    assert one.difference == other.difference.negated()
+
+
 @pytest.mark.parametrize(
     ("values", "reason"),
     [([0.3], "one query"), ([0.7] * 5, "no spread between queries"), ([0.1 + 0.2, 0.3], "no spread between queries"),
