@@ -13,18 +13,16 @@ import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pydantic
 from django.db import connection, transaction
 
 from labeling import audit
 from labeling.models import Project, Query
-from labeling.plugins import Options
 from labeling.records import FloatArray, IntArray
 from labeling.retrieval import query_instruction
 from labeling.stored_texts import counted, stored_text
@@ -33,10 +31,12 @@ from scoring.models import Score, Snapshot
 from scoring.snapshots.fingerprints import document_prints, earlier_splits, earlier_weights
 from scoring.snapshots.lineage import lineage, software
 from scoring.snapshots.named_splits import named_split, nothing_named
+from scoring.snapshots.options import SnapshotOptions
 from scoring.snapshots.other_grades import other_grades
 from scoring.snapshots.pairs import Pairable, write_pairs
 from scoring.snapshots.splits import (
     PROVING,
+    TEST,
     TRAIN,
     Prints,
     fingerprint,
@@ -87,7 +87,6 @@ COLUMNS = pa.schema(
     ]
 )
 
-Domain = Annotated[str, pydantic.Field(max_length=100)]
 # The reasons for left out rows in the manifest.
 OTHER_DOMAIN = stored_text("other domains")
 FEW_COMPARISONS = stored_text("too few comparisons")
@@ -104,55 +103,6 @@ class NothingToFreeze(SnapshotRefused):
 
 class TooManyRows(SnapshotRefused):
     """Too many rows for a web request; the message names the command to use instead."""
-
-
-class SnapshotOptions(Options):
-    """Options of a snapshot: filters, splits and weights.
-
-    Document filters apply only to the splits train and dev. The evaluation splits keep every scored document of their
-    queries, since leaving out uncertain ones would make their lists easier than in practice.
-    """
-
-    seed: int = pydantic.Field(default=0, ge=0, lt=2**63, description="Another seed reshuffles the split.")
-    dev_share: float = pydantic.Field(
-        default=0.1, ge=0, le=0.5, description="Share of queries used to choose the best checkpoint."
-    )
-    test_share: float = pydantic.Field(
-        default=0.1, ge=0, le=0.5, description="Share of queries reserved for evaluation."
-    )
-    split_by: str = pydantic.Field(
-        default="",
-        max_length=100,
-        description="Field of the queries' metadata that names their split: train, dev, test or heldout. Queries without it are "
-        "drawn by the shares. Empty: all are drawn.",
-    )
-    min_comparisons: int = pydantic.Field(
-        default=1,
-        ge=0,
-        lt=2**31,
-        description="Training ignores documents with fewer comparisons; evaluation keeps them.",
-    )
-    max_stderr: float | None = pydantic.Field(
-        default=None,
-        gt=0,
-        description="Training ignores documents with a larger standard error of Elo; evaluation keeps them.",
-    )
-    domains: list[Domain] = pydantic.Field(
-        default=[], max_length=1000, description="Domains to include in every split. Empty: all."
-    )
-    heldout_domains: list[Domain] = pydantic.Field(
-        default=[], max_length=1000, description="Domains excluded from training, to evaluate transfer."
-    )
-    weights: dict[str, Annotated[float, pydantic.Field(ge=0, le=1e6)]] = pydantic.Field(
-        default={},
-        max_length=1000,
-        description='Weight of a row by project, domain or "project/domain". Default: 1.',
-    )
-    shared_documents: Literal["remove", "keep"] = pydantic.Field(
-        default="remove",
-        description="Remove documents of the evaluation from training, or keep them if the collection is fixed "
-        "and only queries are new.",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,7 +286,9 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
 
     if options.domains:
         keep(np.isin(np.array(queries.domains)[place], options.domains), OTHER_DOMAIN)
-    split = _split(queries, place, options)
+    present = np.unique(place)
+    trains = _trains(queries, present, options)
+    split = _split(queries, present, options, trains=trains)
     keep(split[place] >= 0, NAMED_TEXT if options.split_by else HELD_OUT_TEXT)
     of_query = _weights(queries, options)
     apart = options.shared_documents == "keep" or rows_to_keep(prints, split[place])
@@ -351,9 +303,9 @@ def _choose(project_ids: list[int], options: SnapshotOptions, splits_of: Snapsho
     keep(proves() | joined, ON_AN_ISLAND)
     if options.shared_documents == "remove":
         keep(rows_to_keep(prints, split[place]), STRICTER_SPLIT)
-    if not np.count_nonzero(split[place] == TRAIN):
+    if not np.count_nonzero(split[place] == TRAIN) and (trains or not len(place)):
         raise NothingToFreeze(
-            f"no training rows are left ({_reasons(removed)}); relax the "
+            f"no {'training ' if trains else ''} rows are left ({_reasons(removed)}); relax the "
             "filters, hold out fewer domains, or keep shared documents"
         )
     return _Chosen(
@@ -410,17 +362,22 @@ def _check_named(options: SnapshotOptions, queries: _Queries) -> None:
             raise SnapshotRefused(f"{field} names {unknown[0]!r}, which no scored query has; expected some of {there}")
 
 
-def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntArray:
-    """Return the split of every query with remaining rows; -1 for the others."""
-    present = np.unique(place)
+def _trains(queries: _Queries, present: IntArray, options: SnapshotOptions) -> bool:
+    """Whether the snapshot is to have training queries; without them it is a test collection."""
+    drawn = [queries.named[at] for at in present.tolist() if queries.domains[at] not in options.heldout_domains]
+    return not drawn or TRAIN in drawn or (options.leaves_training and -1 in drawn)
+
+
+def _split(queries: _Queries, present: IntArray, options: SnapshotOptions, *, trains: bool) -> IntArray:
+    """Return the split of every query of `present`; -1 for the others."""
     prints = queries.prints[present]
     names = [(queries.projects[at], queries.domains[at]) for at in present.tolist()]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     heldout = np.array([domain in options.heldout_domains for _, domain in names], dtype=np.bool_)
     named = queries.named[present]
-    needed = 1 + (options.dev_share > 0) + (options.test_share > 0)
+    needed = options.leaves_training + (options.dev_share > 0) + (options.test_share > 0)
     texts = len(np.unique(prints[~heldout & (named < 0)]))
-    if TRAIN in named and not texts:
+    if not texts and (TRAIN in named or not trains):
         needed = 0
     if texts < needed:
         raise NothingToFreeze(
@@ -438,6 +395,8 @@ def _split(queries: _Queries, place: IntArray, options: SnapshotOptions) -> IntA
         seed=options.seed,
         named=named,
     )
+    if not options.leaves_training:  # the shares of a small stratum are rounded
+        split[present[(split[present] == TRAIN) & (named != TRAIN)]] = TEST
     return split
 
 
@@ -454,7 +413,9 @@ def _weights(queries: _Queries, options: SnapshotOptions) -> npt.NDArray[np.floa
 
 
 def _normalised(weights: npt.NDArray[np.float64], split: IntArray, options: SnapshotOptions) -> npt.NDArray[np.float64]:
-    """Return the weights of the rows, with a mean of 1 over the train rows."""
+    """Return the weights of the rows, with a mean of 1 over the train rows if there are any."""
+    if TRAIN not in split:
+        return weights
     mean = weights[split == TRAIN].mean()
     if not mean > 0:
         raise SnapshotRefused(f"the weights {options.weights} exclude every training row; set one above 0")

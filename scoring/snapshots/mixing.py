@@ -101,10 +101,11 @@ def _write(folder: str, parts: Sequence[Part], name: str) -> dict[str, Any]:
     fixed = all(part.snapshot.manifest.get("options", {}).get("shared_documents") == "keep" for part in parts)
     owner = _owners(rows, of_pairs)
     kept, removed = _kept(rows, owner, questions, None if fixed else documents)
-    if not rows.weight[kept & (rows.split == TRAIN)].any():
+    learned = rows.weight[kept & (rows.split == TRAIN)]
+    if not learned.any() and (rows.split == TRAIN).any():
         raise SnapshotRefused("no training rows are left: the snapshots hold each other's texts in stricter splits")
     tally = Tally()
-    scale = 1.0 / float(rows.weight[kept & (rows.split == TRAIN)].mean())
+    scale = 1.0 / float(learned.mean()) if len(learned) else 1.0
     checksum, size = _copy(folder, ROWS_FILE, parts, kept, scale, freeze.COLUMNS, tally)
     tally.check_spread()
     mixed_from = [

@@ -25,7 +25,8 @@ class Tally:
     """Counts written rows for the manifest."""
 
     def __init__(self) -> None:
-        self.low, self.high = float("inf"), float("-inf")
+        self.low: float | None = None  # of the training rows; None without any
+        self.high: float | None = None
         self.calibrated = 0
         self._rows: Counter[tuple[str, str, str]] = Counter()
         self._weight: Counter[tuple[str, str, str]] = Counter()
@@ -38,8 +39,9 @@ class Tally:
         relevance = batch.column("relevance").to_numpy(zero_copy_only=False)
         train = np.array([each == SPLITS[TRAIN] for each in columns["split"]])
         if train.any():
-            self.low = min(self.low, float(relevance[train].min()))
-            self.high = max(self.high, float(relevance[train].max()))
+            low, high = float(relevance[train].min()), float(relevance[train].max())
+            self.low = low if self.low is None else min(self.low, low)
+            self.high = high if self.high is None else max(self.high, high)
         self.calibrated += batch.column("calibrated").to_pylist().count(True)
         for project, domain, split, query, weight in zip(*columns.values(), strict=True):
             key = (project, domain, split)
@@ -48,7 +50,7 @@ class Tally:
             self._queries.setdefault(key, set()).add(query)
 
     def check_spread(self) -> None:
-        if self.high - self.low < LEAST_SPREAD:
+        if self.low is not None and self.high is not None and self.high - self.low < LEAST_SPREAD:
             raise NoSpread(
                 f"every training document has the relevance {self.low:.4f}; expected different scores: judge more "
                 "pairs, or check the judges' answers"

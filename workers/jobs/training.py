@@ -111,7 +111,7 @@ def start_training(
             f"snapshot {snapshot.name!r} holds no scores of project {project.slug!r}; freeze one that does"
         )
     if not snapshot.manifest.get("splits", {}).get("train", {}).get("rows"):
-        raise TrainingRefused(f"snapshot {snapshot.name!r} has no rows to learn from; freeze one with looser filters")
+        raise TrainingRefused(f"snapshot {snapshot.name!r} has no training queries; freeze one whose shares leave some")
     trainer = trainer or recommendation(snapshot, options).trainer
     plugin = cast("type[Trainer]", get_plugin("trainer", trainer))
     chosen = plugin.from_dict(dict(options or {})).options.model_dump(mode="json")

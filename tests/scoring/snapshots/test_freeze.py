@@ -25,6 +25,7 @@ from pytest_django import Settings
 from labeling.models import Candidate, Document, Membership, Query, UnmatchedGrade
 from scoring.models import QueryFit, Score, Snapshot
 from scoring.snapshots.freeze import NoSpread, NothingToFreeze, SnapshotOptions, SnapshotRefused, TooManyRows, freeze
+from scoring.snapshots.mixing import Part, mix
 from scoring.snapshots.splits import HELDOUT, TEST, TRAIN, fingerprint, quotas, rows_to_keep, split_queries
 from scoring.storage.files import BadPath, ChecksumMismatch, Storage, StorageFull, StorageUnusable, storage
 from tests.factories.rows import judge_pair, make_judges, make_pair, make_project, make_user
@@ -209,8 +210,32 @@ def test_a_field_of_the_metadata_can_name_the_split_of_a_query() -> None:
     with pytest.raises(SnapshotRefused, match="which no scored query has"):
         freeze([project], name="None", options=options.model_copy(update={"split_by": "nothing"}))
     Query.objects.update(metadata={"part": "test"})
-    with pytest.raises(NothingToFreeze, match=r"at least 1: .* or leave some queries for training"):
-        freeze([project], name="No training", options=options.model_copy(update={"dev_share": 0.0}))
+    assert split_sizes(freeze([project], name="All are tested", options=options)) == {"test": 12}
+
+
+def split_sizes(snapshot: Snapshot) -> dict[str, int]:
+    return {split: each["queries"] for split, each in snapshot.manifest["splits"].items() if each["queries"]}
+
+
+def test_a_test_collection_has_all_queries_and_nothing_to_train_on() -> None:
+    project = make_project()
+    scored(project, queries=5)
+    made = freeze([project], name="Collection", options=SnapshotOptions(dev_share=0.0, test_share=1.0))
+    assert split_sizes(made) == {"test": 5}
+    assert made.manifest["relevance"] == {"low": None, "high": None}
+    assert {row["weight"] for row in rows_of(made)} == {1.0}
+    assert {each["share_of_training"] for each in made.manifest["domains"]} == {0.0}
+    halves = freeze([project], name="Halves", options=SnapshotOptions(dev_share=0.5, test_share=0.5))
+    assert split_sizes(halves) == {"dev": 2, "test": 3}
+    again = mix([Part(made), Part(halves)], name="Both")
+    assert split_sizes(again) == {"test": 5} and {row["weight"] for row in rows_of(again)} == {1.0}
+
+
+def test_held_out_domains_alone_are_no_test_collection() -> None:
+    project = make_project()
+    scored(project, queries=5, domain="law")
+    with pytest.raises(NothingToFreeze, match="at least 3"):
+        freeze([project], name="Wrong", options=SnapshotOptions(heldout_domains=["law"]))
 
 
 def test_filters_leave_out_what_rests_on_little() -> None:
@@ -338,7 +363,17 @@ def test_names_that_nothing_has_and_weights_of_nothing_are_refused(wrong: dict[s
         freeze([project], name="Wrong", options=SnapshotOptions.model_validate(wrong))
 
 
-@pytest.mark.parametrize("wrong", [{"dev_share": 0.9}, {"max_stderr": 0}, {"weights": {"a": -1}}, {"unknown": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"dev_share": 0.9},
+        {"test_share": 1.0},
+        {"dev_share": 0.3, "test_share": 0.8},
+        {"max_stderr": 0},
+        {"weights": {"a": -1}},
+        {"unknown": 1},
+    ],
+)
 def test_options_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         SnapshotOptions.model_validate(wrong)

@@ -160,7 +160,7 @@ def test_orders_that_cannot_be_carried_out_are_refused(project: Project, snapsho
     with pytest.raises(TrainingRefused, match="holds no scores of project"):
         start_training(make_project(), snapshot)
     snapshot.manifest["splits"]["train"]["rows"] = 0
-    with pytest.raises(TrainingRefused, match="no rows to learn from"):
+    with pytest.raises(TrainingRefused, match="has no training queries"):
         start_training(project, snapshot)
     assert not TrainingRun.objects.exists()
     assert not Job.objects.exists()

@@ -8,13 +8,14 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from labeling.models import Membership, Project, Query, Role
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import MOST_ROWS_OF_A_REQUEST, SnapshotOptions, SnapshotRefused, freeze
-from scoring.snapshots.splits import SPLITS
+from scoring.snapshots.splits import SPLITS, TEST, TRAIN
 from scoring.storage.files import StorageFull
 from zelo_site.pages.forms import BadForm, PageForm, check_all, options_form, shown_form
 from zelo_site.pages.scope import may_change, owned_project, visible_project
@@ -59,6 +60,8 @@ def snapshots_page(request: HttpRequest, slug: str) -> HttpResponse:
     messages.success(
         request, _("Snapshot “%(name)s” created with %(n)s rows.") % {"n": count(snapshot.rows), "name": snapshot.name}
     )
+    if not snapshot.manifest["splits"][SPLITS[TRAIN]]["rows"]:
+        return redirect(f"{reverse('proof', args=[project.slug])}?snapshot={snapshot.pk}&split={SPLITS[TEST]}")
     return redirect("training", slug=project.slug)
 
 

@@ -210,7 +210,8 @@ def _runs(project: Project) -> QuerySet[TrainingRun]:
 
 
 def _snapshots(request: HttpRequest, project: Project) -> QuerySet[Snapshot]:
-    return Snapshot.objects.visible_to(request.user).filter(projects=project)
+    """Return the snapshots to train on; test collections are none of them."""
+    return Snapshot.objects.visible_to(request.user).filter(projects=project).exclude(manifest__splits__train__rows=0)
 
 
 def _advised(snapshots: list[Snapshot], chosen: str) -> tuple[str, str]:

@@ -83,6 +83,7 @@ def test_page_and_rest_name_the_command_for_what_is_too_large(
         ({"name": "X", "freeze-dev_share": "7"}, "Enter a number of at most 0.5."),
         ({"name": "X", "freeze-domains": "lwa"}, "which no scored query has"),
         ({"name": ""}, 'id="name-error">This field is required.'),
+        ({"name": "All", "freeze-test_share": "1"}, "more than all queries together; lower dev_share to 0"),
     ],
 )
 def test_what_cannot_be_frozen_comes_back_with_its_reason(
@@ -93,6 +94,17 @@ def test_what_cannot_be_frozen_comes_back_with_its_reason(
     assert response.status_code == 422
     assert says in response.content.decode()
     assert not Snapshot.objects.exists()
+
+
+def test_a_test_collection_leads_to_the_proof_and_is_not_offered_for_training(client: Client, project: Project) -> None:
+    scored(project)
+    form = {"name": "Collection", "freeze-dev_share": "0", "freeze-test_share": "1"}
+    response = client.post(reverse("snapshots", args=[project.slug]), form)
+    snapshot = Snapshot.objects.get()
+    assert response["Location"] == f"{reverse('proof', args=[project.slug])}?snapshot={snapshot.pk}&split=test"
+    assert "Collection" in client.get(response["Location"]).content.decode()
+    client.get(reverse("projects"))  # reads the message that names the snapshot
+    assert "Collection" not in page(client, "training", project.slug)
 
 
 def test_projects_of_others_cannot_be_joined(client: Client, project: Project) -> None:
