@@ -120,7 +120,7 @@ def test_projects_of_others_cannot_be_joined(client: Client, project: Project) -
 
 
 def test_a_training_is_ordered_and_cancelled_from_its_page(client: Client, project: Project) -> None:
-    assert "No snapshot yet" in page(client, "training", project.slug)
+    assert "No snapshot to train on" in page(client, "training", project.slug)
     snapshot = make_snapshot(project)
     form = {"snapshot": snapshot.pk, "trainer": "pointwise", "trainer-pointwise-rank": "8"}
     response = client.post(reverse("training", args=[project.slug]), form)
