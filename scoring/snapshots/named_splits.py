@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models.fields.json import KeyTransform
 
 from labeling.models import Project, Query
-from scoring.snapshots.splits import SPLITS
+from scoring.snapshots.splits import SPLITS, TRAIN
 from scoring.snapshots.tally import SnapshotRefused
 
 
@@ -24,13 +24,17 @@ def named_split(value: Any, field: str, query: str) -> int:
 
 
 def check_split_field(project: Project, field: str) -> None:
-    """Raise SnapshotRefused unless queries of the project name their splits in this field; "" is no field."""
+    """Raise SnapshotRefused unless this field names the splits of queries and leaves some to train on; "" is no field."""
     if not field:
         return
     rows = Query.objects.filter(project=project).annotate(named=KeyTransform(field, "metadata"))
     named = [named_split(value, field, query) for value, query in rows.values_list("named", "external_id").iterator()]
     if max(named, default=0) < 0:
         raise nothing_named(field)
+    if not {-1, TRAIN} & set(named):
+        raise SnapshotRefused(
+            f"split_by is {field!r}, which leaves no query to train on; remove the field from some queries, or write train"
+        )
 
 
 def nothing_named(field: str) -> SnapshotRefused:

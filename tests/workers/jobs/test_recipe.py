@@ -286,6 +286,9 @@ def test_a_last_stage_that_cannot_begin_is_refused_before_the_panel_is_paid(tmp_
     project.queries.update(metadata={"part": "TRAIN"})
     with pytest.raises(RecipeRefused, match="has part = 'TRAIN' in its metadata; expected train, dev, test, heldout"):
         order_recipe(project, judges, RecipeOptions(split_by="part"))
+    project.queries.update(metadata={"part": "test"})
+    with pytest.raises(RecipeRefused, match="'part', which leaves no query to train on"):
+        order_recipe(project, judges, RecipeOptions(split_by="part"))
     assert not Job.objects.exists() and not Recipe.objects.exists()
     project.queries.update(metadata={"part": "train"})
     planned(project, judges, RecipeOptions(split_by="part", trainer="listwise", base=bert))
