@@ -105,10 +105,14 @@ FROM (
 ) paid
 """
 
-_RECENT = """
-SELECT avg(input_tokens::bigint + output_tokens)::float8, avg(cost_micros)::float8
+_LATEST = """
 FROM (SELECT * FROM workers_attempt WHERE annotator_id = %s AND outcome NOT IN ('', 'reserved') ORDER BY id DESC LIMIT %s) recent
-WHERE outcome = ANY(%s)
+"""
+_RECENT = f"""
+SELECT avg(input_tokens::bigint + output_tokens)::float8, avg(cost_micros)::float8 {_LATEST} WHERE outcome = ANY(%s)
+"""
+_WITH_FAILURES = f"""
+SELECT sum(cost_micros)::float8 / NULLIF(count(*) FILTER (WHERE outcome = ANY(%s)), 0) {_LATEST}
 """
 
 
@@ -137,6 +141,11 @@ def recent_price(annotator_id: int) -> tuple[float | None, float | None]:
     """Mean tokens and cost (millionths of a dollar) of a judge's latest answered calls in any run; None without any."""
     tokens, cost = _row(_RECENT, [annotator_id, RECENT_CALLS, list(Attempt.ANSWERED)])
     return tokens, cost
+
+
+def price_with_failures(annotator_id: int) -> float | None:
+    """Cost (millionths of a dollar) of a judge's latest calls, failed ones included, per answered call; None without any."""
+    return cast("float | None", _row(_WITH_FAILURES, [list(Attempt.ANSWERED), annotator_id, RECENT_CALLS])[0])
 
 
 def lock_run(run_id: int) -> None:

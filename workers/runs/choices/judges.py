@@ -18,7 +18,7 @@ from labeling.models import Annotator, Candidate
 from labeling.records import BoolArray, IntArray
 from scoring.judge_terms import panel_terms, seen_candidates
 from scoring.numerics.judges.informative import PILOT_ROUNDS, PanelTerms, choose_judges, pilot_queries
-from workers.budgets.spend import calls_of_options, recent_price
+from workers.budgets.spend import calls_of_options, price_with_failures
 from workers.endpoints.registry import EndpointsInvalid, UnknownEndpoint, get_endpoint
 from workers.models import Job, Run
 
@@ -73,7 +73,10 @@ def choose(
 
 
 def prices(judges: Sequence[int]) -> list[float]:
-    """The price of a question to each judge, in millionths of a dollar: by its latest calls, or else by its endpoint's price."""
+    """The price of an answer of each judge, in millionths of a dollar: by its latest calls, or else by its endpoint's price.
+
+    Calls that failed count, so that a judge is dearer the fewer of its paid calls are answered.
+    """
     rows = {pk: (plugin, options) for pk, plugin, options in _annotators(judges)}
     return [_price(judge, *rows[judge]) for judge in judges]
 
@@ -84,9 +87,9 @@ def _annotators(judges: Sequence[int]) -> Any:
 
 def _price(judge: int, plugin: str, options: dict[str, Any]) -> float:
     calls = calls_of_options(plugin, options)[0]
-    _, cost = recent_price(judge)
+    cost = price_with_failures(judge)
     if cost is not None:
-        return calls * float(cost)
+        return calls * cost
     with contextlib.suppress(KeyError, UnknownEndpoint, EndpointsInvalid):
         endpoint = get_endpoint(options["endpoint"])
         cost_of = endpoint.batch_cost_micros if options.get("delivery") == "batch" else endpoint.cost_micros

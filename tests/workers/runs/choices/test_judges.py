@@ -96,6 +96,11 @@ def test_a_price_counts() -> None:
         )
     assert judge_choice.prices([dear.pk, cheap.pk]) == [100_000.0, 100.0]
     assert judge_choice.prices([cheap.pk, dear.pk]) == [100.0, 100_000.0]
+    failed = Attempt.objects.create(
+        task_id=2**40 + 1, fence=1, run=run, annotator=cheap, outcome="refusal", cost_micros=60
+    )
+    assert judge_choice.prices([cheap.pk]) == [160.0], "a refusal is paid, and tells nothing"
+    failed.delete()
     judge_all(run)
     rate_stale(project.pk)
     advance(run.pk)
