@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,13 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
     with django_db_blocker.unblock():
         connection.settings_dict["TEST"].update(TEMPLATE=migrated_database(TEST_HOME), MIGRATE=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hears_interrupts() -> None:
+    """A shell that starts the tests in the background makes them ignore Ctrl-C, and with them each process that a test stops."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -285,7 +285,7 @@ def _reads_as_number(text: str) -> bool:
         float(text.replace(",", "."))  # a decimal comma has an error of its own
     except ValueError:
         return False
-    return text.isascii()  # float() reads the digits of all scripts
+    return True
 
 
 def _texts(stream: IO[bytes]) -> Iterator[tuple[int, str]]:
@@ -354,6 +354,7 @@ def _number(text: str, line: int) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
+    # float() reads the digits of all scripts, and 1_0.
     if math.isnan(value) or abs(value) > _LARGEST or "_" in text or not text.isascii():
         raise RowError(
             f"is {text[:40]!r}",

@@ -155,7 +155,7 @@ def test_bad_options_of_a_rater_change_nothing(monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["snapshot", "--options", '{"test_share": 0.8}'], "test_share: Input should be less than or equal to 0.5"),
+        (["snapshot", "--options", '{"test_share": 1.8}'], "test_share: Input should be less than or equal to 1"),
         (["export", "--format", "trec-run", "--options", '{"tag": 3}'], "tag: Input should be a valid string"),
         (["snapshot", "--options", "[1]"], "--options '[1]' is not a JSON object; pass one such as {\"k1\": 1.2}"),
     ],
