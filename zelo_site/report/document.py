@@ -17,11 +17,22 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure with what qualifies it, such as its interval: below it in HTML, behind it in parentheses elsewhere."""
+
+    value: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.detail})"
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One row of a table: a name, its cells and, in a table with `has_bars`, its interval on the shared axis."""
 
     name: str
-    cells: tuple[str, ...]
+    cells: tuple[str | Cell, ...]
     bar: IntervalBar | None = None
 
 
@@ -40,7 +51,7 @@ class Table:
         return any(line.bar for line in self.lines)
 
     @property
-    def rows(self) -> list[tuple[Line, list[tuple[Column, str]]]]:
+    def rows(self) -> list[tuple[Line, list[tuple[Column, str | Cell]]]]:
         """Each line with its cells beside their columns, for a template."""
         return [(line, list(zip(self.columns, line.cells, strict=True))) for line in self.lines]
 

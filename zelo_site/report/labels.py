@@ -23,7 +23,7 @@ from workers.models import Run
 from workers.monitoring.data_summary import AnswerCounts, DomainCounts
 from workers.monitoring.project_figures import AGREEMENT, ANSWERS, CARDS, DOMAINS, Figure
 from workers.monitoring.scorecard import Scorecard
-from zelo_site.report.document import Block, Facts, Line, Section, Table, Text, numbers, words
+from zelo_site.report.document import Block, Cell, Facts, Line, Section, Table, Text, numbers, words
 from zelo_site.templatetags.figures import count, decimals, money, percent, signed
 
 Found = TypeVar("Found")
@@ -239,13 +239,13 @@ def _day(when: Any) -> str:
     return f"{when:%Y-%m-%d}" if when else "–"
 
 
-def _with_interval(found: Estimate | None, form: Callable[[float], str]) -> str:
-    return "–" if found is None else f"{form(found.value)} ({form(found.low)} – {form(found.high)})"
+def _with_interval(found: Estimate | None, form: Callable[[float], str]) -> str | Cell:
+    return "–" if found is None else Cell(form(found.value), f"{form(found.low)} – {form(found.high)}")
 
 
-def _share(found: Estimate | None) -> str:
+def _share(found: Estimate | None) -> str | Cell:
     return _with_interval(found, percent)
 
 
-def _lean(found: Estimate | None) -> str:
+def _lean(found: Estimate | None) -> str | Cell:
     return _with_interval(found, signed)

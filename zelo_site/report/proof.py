@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -20,8 +20,8 @@ from trainer.evaluation.snapshot_comparison import Change, SnapshotComparison
 from trainer.evaluation.system_orders import SystemOrders, all_system_orders
 from zelo_site.pages.rerankers.orders import OrdersLine, orders_lines
 from zelo_site.pages.rerankers.proof import named_with_release
-from zelo_site.report.document import Block, Column, Line, Section, Table, Text, bars, numbers, words
-from zelo_site.templatetags.figures import count, decimals, no_interval, signed, span
+from zelo_site.report.document import Block, Cell, Column, Line, Section, Table, Text, bars, numbers, words
+from zelo_site.templatetags.figures import count, decimals, signed, span
 
 RESAMPLES = 10_000
 MOVED_SHOWN = 5
@@ -73,6 +73,7 @@ def _results(board: Leaderboard) -> Table:
         "%(n)s queries of the split %(split)s. Means with 95 %% bootstrap intervals over queries.",
         board.queries,
     ) % {"n": count(board.queries), "split": board.split}
+    note += _without_interval(own for row in board.rows for own in row.metrics.values())
     if board.reference == "elo":
         note += " " + _(
             "The reference comes from the judges, so judges and Elo are favoured here. Documents without an Elo gain nothing."
@@ -81,17 +82,18 @@ def _results(board: Leaderboard) -> Table:
     return Table("", _("reranker"), head, lines, note)
 
 
-def _matched(row: Row) -> tuple[str, str]:
+def _matched(row: Row) -> tuple[str, str | Cell]:
     own = row.matched
     if own is None:
         return count(row.queries), "–"
-    others = ""
-    if own.others:
-        others = " + " + _("%(n)s not candidates (%(graded)s graded)") % {
-            "n": count(own.others),
-            "graded": count(own.others_graded),
-        }
-    return f"{own.queries} / {own.of_queries}", f"{count(own.documents)} / {count(own.of_documents)}{others}"
+    queries, documents = f"{own.queries} / {own.of_queries}", f"{count(own.documents)} / {count(own.of_documents)}"
+    if not own.others:
+        return queries, documents
+    others = _("%(n)s not candidates, %(graded)s graded") % {
+        "n": count(own.others),
+        "graded": count(own.others_graded),
+    }
+    return queries, Cell(documents, f"+ {others}")
 
 
 def baseline_of(board: Leaderboard) -> Row | None:
@@ -129,6 +131,7 @@ def _tests(board: Leaderboard, baseline: Row) -> Table:
         "Paired over the queries that both rank: bootstrap interval of the mean difference, two-sided randomisation test "
         "with %(n)s random sign flips (seed 0), Holm’s correction over the rows of this table."
     ) % {"n": count(RESAMPLES)}
+    note += _without_interval(test.difference for __, test, ___ in rows)
     title = _("Difference in %(measure)s to %(name)s") % {
         "measure": board.labels[0],
         "name": named_with_release(baseline),
@@ -144,9 +147,14 @@ def _domains(board: Leaderboard) -> Table:
     title = _("%(measure)s by domain") % {"measure": board.labels[0]}
     names, domains = [named_with_release(row) for row in board.rows], [each or "–" for each in board.domains]
     cells = [
-        tuple("–" if own is None else f"{interval(own)}, {own.count}" for own in row.by_domain) for row in board.rows
+        tuple(
+            "–" if own is None else Cell(decimals(own.estimate, 3), f"{span(own, 3)}, {own.count}")
+            for own in row.by_domain
+        )
+        for row in board.rows
     ]
     note = _("Mean, interval (95 %) and number of queries.")
+    note += _without_interval(own for row in board.rows for own in row.by_domain if own is not None)
     if board.has_tall_domains:
         lines = tuple(map(Line, domains, zip(*cells, strict=True)))
         return Table(title, _("domain"), numbers(*names), lines, note)
@@ -183,10 +191,10 @@ def _with_models(line: OrdersLine) -> str:
     return f"{line.name} ({line.models})" if line.models else line.name
 
 
-def _agreement(found: SystemOrders, line: OrdersLine) -> tuple[str, ...]:
+def _agreement(found: SystemOrders, line: OrdersLine) -> tuple[str | Cell, ...]:
     return (
         *(
-            f"{decimals(own.estimate)} ({decimals(own.low)} – {decimals(own.high)})"
+            Cell(decimals(own.estimate), f"{decimals(own.low)} – {decimals(own.high)}")
             for own in (found.agreement.kendall, found.agreement.pearson)
         ),
         count(len(found.systems))
@@ -262,6 +270,7 @@ def _changes(title: str, changes: Sequence[Change], note: str) -> Table:
         )
         for each, bar, p in zip(changes, drawn, holm([each.test.p_value for each in changes]).tolist(), strict=True)
     )
+    note += _without_interval(own for each in changes for own in (each.before, each.after, each.test.difference))
     head = (*numbers(_("NDCG@10 before"), _("NDCG@10 after")), *_tested())
     return Table(title, _("domain"), head, lines, note)
 
@@ -269,8 +278,8 @@ def _changes(title: str, changes: Sequence[Change], note: str) -> Table:
 def change_cells(test: PairedTest) -> tuple[str, str, str]:
     """Return difference, interval and p of a paired test."""
     own = test.difference
-    span = no_interval(own) or f"{signed(own.low, 3)} – {signed(own.high, 3)}"
-    return signed(own.estimate, 3), span, p_text(test.p_value)
+    between = span(own) if own.unknown else f"{signed(own.low, 3)} – {signed(own.high, 3)}"
+    return signed(own.estimate, 3), between, p_text(test.p_value)
 
 
 def p_text(p: float) -> str:
@@ -278,9 +287,16 @@ def p_text(p: float) -> str:
     return f"< {decimals(0.001, 3)}" if p < 0.001 else decimals(p, 3)
 
 
-def interval(own: Interval, places: int = 3) -> str:
+def interval(own: Interval, places: int = 3) -> Cell:
     """Return a mean with its interval, or why it has none."""
-    return f"{decimals(own.estimate, places)} ({no_interval(own) or span(own, places)})"
+    return Cell(decimals(own.estimate, places), span(own, places))
+
+
+def _without_interval(means: Iterable[Interval]) -> str:
+    """Return the sentence that explains why some of these means have no interval, with a blank before it."""
+    if not any(own.unknown for own in means):
+        return ""
+    return " " + _("“One query” or “no spread” between queries: there is no interval.")
 
 
 def _span(own: Interval) -> tuple[float, float, float]:

@@ -60,7 +60,7 @@ def _facts(facts: Facts) -> list[str]:
 def _table(table: Table) -> list[str]:
     head = [table.first, *(column.label for column in table.columns)]
     rule = ["---", *("---:" if column.is_number else "---" for column in table.columns)]
-    rows = [[line.name, *line.cells] for line in table.lines]
+    rows = [[line.name, *map(str, line.cells)] for line in table.lines]
     text = "\n".join(_row([_escaped(cell) for cell in row]) for row in [head])
     text += "\n" + _row(rule) + "".join("\n" + _row([_escaped(cell) for cell in row]) for row in rows)
     title = [f"### {_escaped(table.title)}"] if table.title else []
@@ -84,6 +84,6 @@ def _plain(block: Block) -> dict[str, Any]:
         "kind": "table",
         "title": block.title,
         "columns": [block.first, *(column.label for column in block.columns)],
-        "rows": [[line.name, *line.cells] for line in block.lines],
+        "rows": [[line.name, *map(str, line.cells)] for line in block.lines],
         "note": block.note,
     }

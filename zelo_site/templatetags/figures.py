@@ -90,13 +90,6 @@ def _brief(own: Interval) -> str:
     return _("one query") if own.unknown == "one query" else _("no spread")
 
 
-def no_interval(own: Interval) -> str:
-    """Return the reason why a mean has no interval; empty if it has one."""
-    if own.unknown is None:
-        return ""
-    return _("no interval: one query") if own.unknown == "one query" else _("no interval: no spread between queries")
-
-
 @register.filter
 def significant(value: float | None, digits: int = 3) -> str:
     """Format with this many significant digits."""
