@@ -46,12 +46,13 @@ def evaluated_snapshot(
 
 def _check_order(before: Snapshot, snapshot: Snapshot | None) -> None:
     if snapshot is None:
-        raise ReportRefused(f"no snapshot was frozen after {before.name!r}; freeze one, then compare")
+        message = _("no snapshot was frozen after “%(name)s”; freeze one, then compare")
+        raise ReportRefused(message % {"name": before.name})
     if before.pk == snapshot.pk:
-        raise ReportRefused("the snapshot is compared with itself; choose two different snapshots")
+        raise ReportRefused(_("the snapshot is compared with itself; choose two different snapshots"))
     if before.created_at > snapshot.created_at:
-        first, second = named(before, [snapshot]), named(snapshot, [before])
-        raise ReportRefused(f"{first!r} was frozen after {second!r}; exchange the two")
+        message = _("“%(first)s” was frozen after “%(second)s”; exchange the two")
+        raise ReportRefused(message % {"first": named(before, [snapshot]), "second": named(snapshot, [before])})
 
 
 def build_report(

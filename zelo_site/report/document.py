@@ -36,6 +36,10 @@ class Line:
     bar: IntervalBar | None = None
 
 
+# Cells with more characters than a number with its interval and its count are sentences, which may take several lines.
+LONGEST_NUMBER = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table whose first column is the name; `note` stands below it."""
@@ -51,9 +55,19 @@ class Table:
         return any(line.bar for line in self.lines)
 
     @property
-    def rows(self) -> list[tuple[Line, list[tuple[Column, str | Cell]]]]:
-        """Each line with its cells beside their columns, for a template."""
-        return [(line, list(zip(self.columns, line.cells, strict=True))) for line in self.lines]
+    def rows(self) -> list[tuple[Line, list[tuple[str, str | Cell]]]]:
+        """Each line with its cells and their CSS classes, for a template."""
+        return [
+            (line, [(_classes(column, cell), cell) for column, cell in zip(self.columns, line.cells, strict=True)])
+            for line in self.lines
+        ]
+
+
+def _classes(column: Column, cell: str | Cell) -> str:
+    if not column.is_number:
+        return ""
+    longest = max(len(cell.value), len(cell.detail)) if isinstance(cell, Cell) else len(cell)
+    return "number long" if longest > LONGEST_NUMBER else "number"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,8 @@ def data_section(project: Project, counted: list[DomainCounts], answered: list[A
         _("Grades of documents that are not candidates: %(n)s. They count for recall.")
         % {"n": count(UnmatchedGrade.objects.filter(project=project).count())},
     )
+    if not answered:
+        return Section("data", _("Data"), (domains, Text(_("No answers yet."))))
     answers = Table(
         _("Answers"),
         _("answered by"),
@@ -197,10 +199,11 @@ def calibration_section(project: Project) -> Section:
         missing = _("Relevance is not calibrated: %(reason)s.") % {"reason": translated(found.reason).rstrip(".")}
         return Section("calibration", _("Calibration"), (Facts(tuple(rows)), Text(missing, is_warning=True)))
     sources = {"grades": _("human grades"), "people": _("people’s answers"), "model grades": _("LLM grades")}
+    counted = _("answers") if found.source == "people" else _("grades")
     rows += [
-        (_("relevance calibrated by"), found.method),
+        (_("relevance calibrated by"), translated(found.method)),
         (_("against"), sources.get(found.source, found.source)),
-        (_("answers"), count(found.answers)),
+        (counted, count(found.answers)),
         (_("ECE on held-out queries"), decimals(found.ece, 3)),
         (_("Brier score"), decimals(found.brier, 3)),
     ]
@@ -212,7 +215,7 @@ def calibration_section(project: Project) -> Section:
         for each in found.bins
         if each.count
     )
-    table = Table(_("Reliability"), _("predicted relevance"), numbers(_("mean"), _("observed"), _("answers")), lines)
+    table = Table(_("Reliability"), _("predicted relevance"), numbers(_("mean"), _("observed"), counted), lines)
     return Section("calibration", _("Calibration"), (Facts(tuple(rows)), table))
 
 

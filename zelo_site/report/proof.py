@@ -253,8 +253,8 @@ def comparison_sections(found: SnapshotComparison) -> list[Section]:
         blocks.append(_changes(_("%(before)s and %(after)s") % names, each.changes, note))
     if not blocks:
         missing = _(
-            "Nothing can be compared: both snapshots need graded queries in the splits test or heldout, or students that "
-            "were evaluated on the same split."
+            "Nothing can be compared: the snapshots have no graded query in common in the splits test or heldout, and no split "
+            "on which students of both were evaluated."
         )
         blocks.append(Text(missing, is_warning=True))
     return [Section("snapshots-proof", _("Did the newer data help?"), tuple(blocks))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -23,6 +23,7 @@ from pytest_django import Settings
 
 from labeling.access.annotators import get_person
 from labeling.models import Annotator, Candidate, Membership, Project, Query
+from scoring.calibration.calibrate import ReliabilityBin, project_calibration
 from scoring.models import Score, Snapshot
 from scoring.snapshots.freeze import SnapshotOptions, freeze
 from tests.factories.frozen import make_frozen, make_scored
@@ -36,7 +37,8 @@ from trainer.models import Evaluation, Reranker, TrainingRun
 from workers.jobs.evaluation import evaluate, order_evaluation
 from workers.models import Job
 from zelo_site.report.build import build_report
-from zelo_site.report.document import Facts, Line, Report, Section, Table, Text, words
+from zelo_site.report.document import Facts, Line, Report, Section, Table, Text, numbers, words
+from zelo_site.report.labels import calibration_section
 from zelo_site.report.proof import baseline_of, paired_tests
 from zelo_site.report.rendering import as_html, as_markdown, as_plain
 
@@ -190,6 +192,27 @@ def test_without_scores_the_report_says_what_is_missing(client: Client, owner: A
     html = page(client, "report", "empty")
     assert "No snapshot is frozen yet" in html
     assert "No judge has answered yet" in html and "Relevance is not calibrated" in html
+    assert "No answers yet." in html and "answered by" not in html
+
+
+def test_calibration_counts_grades_where_it_was_fitted_to_grades(project: Project) -> None:
+    fitted = replace(
+        project_calibration(project), calibrated=True, method="platt", source="grades", answers=72,
+        bins=(ReliabilityBin(0.4, 0.5, 0.45, 0.5, 72),),
+    )  # fmt: skip
+    for source, counted in (("grades", "grades"), ("model grades", "grades"), ("people", "answers")):
+        with patch("zelo_site.report.labels.project_calibration", return_value=replace(fitted, source=source)):
+            facts, reliability = calibration_section(project).blocks
+        assert isinstance(facts, Facts) and (counted, "72") in facts.rows
+        assert isinstance(reliability, Table) and reliability.columns[-1].label == counted
+
+
+def test_a_sentence_in_a_column_of_numbers_takes_several_lines() -> None:
+    """Otherwise it pushes the other columns out of sight."""
+    cells = ("0.818 (0.777 – 0.856), 12", "7 (without yesterday.trec, today.trec)")
+    table = Table("", "reranker", numbers("NDCG@10", "rerankers"), (Line("x", cells),))
+    html = as_html(Report("x" * 300, Facts(()), (Section("x", "x", (table,)),), "en"))
+    assert f'<td class="number">{cells[0]}</td><td class="number long">{cells[1]}</td>' in html
 
 
 def test_two_snapshots_show_whether_newer_data_helped(client: Client, project: Project, snapshot: Snapshot) -> None:
@@ -225,6 +248,9 @@ def test_two_snapshots_show_whether_newer_data_helped(client: Client, project: P
     assert "Did the newer data help?" in shown and "of worse and of frozen" in shown
     itself = client.get(reverse("report", args=[project.slug]), {"before": snapshot.pk, "snapshot": snapshot.pk})
     assert itself.status_code == 422 and "choose two different snapshots" in itself.content.decode()
+    chosen = {"before": snapshot.pk, "snapshot": snapshot.pk}
+    german = client.get(reverse("report", args=[project.slug]), chosen, headers={"Accept-Language": "de"})
+    assert "wählen Sie zwei verschiedene Schnappschüsse" in german.content.decode()
     answer = client.get(f"/api/v1/projects/{project.slug}/report?before={snapshot.pk}&snapshot={snapshot.pk}")
     assert answer.status_code == 422
 
@@ -239,7 +265,7 @@ def test_an_earlier_snapshot_is_compared_with_a_later_one(client: Client, projec
     assert (exchanged.status_code, "exchange the two" in exchanged.content.decode()) == (422, True)
     alone = client.get(address, {"before": snapshot.pk})
     assert (alone.status_code, "no snapshot was frozen after" in alone.content.decode()) == (422, True)
-    with pytest.raises(CommandError, match="no snapshot was frozen after 'frozen'"):
+    with pytest.raises(CommandError, match="no snapshot was frozen after “frozen”"):
         call_command("report", project.slug, before="frozen", stdout=io.StringIO())
     freeze([project], name="newest", options=SnapshotOptions(test_share=0.34, dev_share=0.1))
     out = io.StringIO()
