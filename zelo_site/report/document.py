@@ -37,7 +37,7 @@ class Line:
 
 
 # Cells with more characters than a number with its interval and its count are sentences, which may take several lines.
-LONGEST_NUMBER = 32
+LONGEST_NUMBER = 40
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def test_calibration_counts_grades_where_it_was_fitted_to_grades(project: Projec
 
 def test_a_sentence_in_a_column_of_numbers_takes_several_lines() -> None:
     """Otherwise it pushes the other columns out of sight."""
-    cells = ("0.818 (0.777 – 0.856), 12", "7 (without yesterday.trec, today.trec)")
+    cells = ("0.818 (0.777 – 0.856), 12", "7 (without monday.trec, tuesday.trec, today.trec)")
     table = Table("", "reranker", numbers("NDCG@10", "rerankers"), (Line("x", cells),))
     html = as_html(Report("x" * 300, Facts(()), (Section("x", "x", (table,)),), "en"))
     assert f'<td class="number">{cells[0]}</td><td class="number long">{cells[1]}</td>' in html
