@@ -1,7 +1,7 @@
 """LLM grades as a reference of an evaluation: the grades that language models gave to single documents.
 
-The judge `grade` gives them, and `labeling.models.ModelGrade` keeps them. They are read as they are now, because a snapshot
-does not freeze them. Rerankers are measured against them by their stored scores; `trainer.evaluation.system_orders`
+The judge `grade` gives them, and `labeling.models.ModelGrade` keeps them; imported grades of models are in
+`labeling.models.RaterGrade`. They are read as they are now, because a snapshot does not freeze them. Rerankers are measured against them by their stored scores; `trainer.evaluation.system_orders`
 compares the result with human grades and Elo.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from django.db.models import Exists, OuterRef, QuerySet
 
 from labeling.access.annotators import names_told_apart
-from labeling.models import Annotator, ModelGrade, Project
+from labeling.models import Annotator, ModelGrade, Project, RaterGrade
 from scoring.columns import copy_columns
 from scoring.models import Snapshot
 from trainer.evaluation.leaderboard import snapshot_queries, stored_scores
@@ -24,9 +24,23 @@ from trainer.evaluation.metrics import EvaluationQuery, Measured, NothingToMeasu
 from trainer.models import Evaluation, Reranker
 
 SCALE = 3.0  # the grades 0 to 3 of UMBRELA, so that a document is relevant from grade 1 as with human grades
-_MEANS = """
-    SELECT candidate_id, avg(value) FROM labeling_modelgrade
+# Sum and number of the models' grades, from 0 to 1, of each candidate.
+_GIVEN = """
+    SELECT candidate_id, sum(value), count(*) FROM labeling_modelgrade
     WHERE annotator_id = ANY(%s) AND candidate_id = ANY(%s) GROUP BY candidate_id
+"""
+# Imported grades up to 3 are on that scale, as most are; larger ones are divided by the model's highest.
+_IMPORTED = f"""
+    SELECT candidate.id, sum(given.grade / GREATEST(highest.grade, {SCALE})::float8), count(*)
+    FROM labeling_ratergrade given
+    JOIN (SELECT annotator_id, max(grade) AS grade FROM labeling_ratergrade WHERE annotator_id = ANY(%s) GROUP BY 1) highest
+        USING (annotator_id)
+    JOIN labeling_annotator annotator ON annotator.id = given.annotator_id
+    JOIN labeling_query query ON query.project_id = annotator.project_id AND query.external_id = given.query_external_id
+    JOIN labeling_document document
+        ON document.project_id = annotator.project_id AND document.external_id = given.document_external_id
+    JOIN labeling_candidate candidate ON candidate.query_id = query.id AND candidate.document_id = document.id
+    WHERE candidate.id = ANY(%s) GROUP BY candidate.id
 """
 
 
@@ -44,9 +58,9 @@ class LlmGraded:
 
 
 def grading_models(project: Project) -> QuerySet[Annotator]:
-    """The judges of a project that graded documents, in id order; looks at one grade of each, however many there are."""
-    given = ModelGrade.objects.filter(annotator=OuterRef("pk"))
-    return Annotator.objects.judges().filter(Exists(given), project=project).order_by("pk")
+    """The models that graded a project's documents, in id order; looks at one grade of each, however many there are."""
+    given, imported = (kind.objects.filter(annotator=OuterRef("pk")) for kind in (ModelGrade, RaterGrade))
+    return Annotator.objects.judges().filter(Exists(given) | Exists(imported), project=project).order_by("pk")
 
 
 def chosen_models(project: Project, model: int | None) -> dict[int, str]:
@@ -59,7 +73,7 @@ def chosen_models(project: Project, model: int | None) -> dict[int, str]:
         raise NoLlmGrades(
             f"judge {model} gave no LLM grades; choose one of {there}"
             if there
-            else "the project has no LLM grades; start a run with the judge 'grade'"
+            else "the project has no LLM grades; start a run with the judge 'grade', or import grades of models"
         )
     return found
 
@@ -90,8 +104,12 @@ def values_by_llm_grades(
 def _with_llm_grades(queries: Sequence[EvaluationQuery], models: Sequence[int]) -> list[EvaluationQuery]:
     """The queries with the models' mean grade of each candidate instead of people's, NaN where there is none."""
     ids = np.concatenate([query.candidate_ids for query in queries])
-    rows = copy_columns(_MEANS, [list(models), np.unique(ids).tolist()], [("candidate", "i8"), ("mean", "f8")])
-    known = dict(zip(rows["candidate"].tolist(), rows["mean"].tolist(), strict=True))
+    asked = [list(models), np.unique(ids).tolist()]
+    columns = [("candidate", "i8"), ("sum", "f8"), ("models", "i8")]
+    rows = np.concatenate([copy_columns(each, asked, columns) for each in (_GIVEN, _IMPORTED)])
+    candidates, place = np.unique(rows["candidate"], return_inverse=True)
+    sums, counts = (np.bincount(place, rows[name].astype(np.float64)) for name in ("sum", "models"))
+    known = dict(zip(candidates.tolist(), (sums / counts).tolist(), strict=True))
     return [
         replace(
             query,

@@ -12,7 +12,7 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from labeling.models import Annotator, Candidate, ModelGrade, Project
+from labeling.models import Annotator, Candidate, ModelGrade, Project, RaterGrade, config_hash
 from scoring.models import Score, Snapshot
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.rows import make_judges
@@ -118,6 +118,30 @@ def test_a_model_is_chosen_or_the_mean_of_those_that_graded_a_document(project: 
     lone.delete()
     found = system_orders(project, snapshot, "test", pair=GRADES_AND_LLM)
     assert found.documents == (found.candidates, found.candidates - 1)
+
+
+def test_imported_grades_of_models_count_beside_those_of_the_judge(project: Project) -> None:
+    snapshot = evaluated(project, runs=5)
+    model = Annotator.objects.create(project=project, name="gpt", plugin="imported", config_hash=config_hash(n=1))
+    rows = Candidate.objects.filter(query__project=project, grade__isnull=False)
+    names = ("query__external_id", "document__external_id", "grade")
+    RaterGrade.objects.bulk_create(
+        RaterGrade(annotator=model, query_external_id=query, document_external_id=document, grade=grade)
+        for query, document, grade in rows.values_list(*names)
+    )
+    found = system_orders(project, snapshot, "test", pair=GRADES_AND_LLM)
+    assert (found.agreement.kendall.estimate, found.models) == (1.0, ("gpt",))
+    assert found.agreement.pearson.estimate == pytest.approx(1.0)
+    RaterGrade.objects.update(grade=25 * F("grade"))  # a scale of its own
+    assert system_orders(project, snapshot, "test", pair=GRADES_AND_LLM).agreement.pearson.estimate > 0.99
+    RaterGrade.objects.update(grade=F("grade") / 25)
+    judge = make_judges(project)[0]
+    grade_like_people(judge)
+    ModelGrade.objects.update(value=1.0 - F("value"))
+    with pytest.raises(NoSystemOrders, match="the same NDCG@10 against LLM grades"):
+        system_orders(project, snapshot, "test", pair=GRADES_AND_LLM)  # the mean of both is the same for all documents
+    chosen = system_orders(project, snapshot, "test", pair=GRADES_AND_LLM, model=model.pk)
+    assert chosen.agreement.kendall.estimate == 1.0
 
 
 def test_queries_without_llm_grades_do_not_count(project: Project) -> None:

@@ -69,6 +69,8 @@ def missing_text(error: NoSystemOrders) -> str:
         "grades": _("No human grades on this split. Import grades, freeze a snapshot and evaluate again."),
         "elo": _("No Elo on this split. Judge pairs, freeze a snapshot and evaluate again."),
         "order": _("One of the two gives all rerankers the same mean, which orders nothing. Choose another measure."),
-        "llm_grades": _("No LLM grades on this split. Start a run with the judge “grade” on its queries."),
+        "llm_grades": _(
+            "No LLM grades on this split. Start a run with the judge “grade” on its queries, or import grades of models."
+        ),
     }
     return reasons[error.missing]
