@@ -405,25 +405,25 @@ def _values_of(evaluations: Sequence[Evaluation], measures: Sequence[str], *, co
 
 def stored_scores(evaluation: Evaluation, queries: Sequence[EvaluationQuery]) -> dict[str, FloatArray]:
     """Return the evaluated scores by query id, float64[candidates]; `queries`: those of `snapshot_queries`."""
-    return _stored_scores(evaluation, queries)[0]
+    return stored_run(evaluation, queries)[0]
 
 
-def _stored_scores(
+def stored_run(
     evaluation: Evaluation, queries: Sequence[EvaluationQuery]
-) -> tuple[dict[str, FloatArray], FloatArray]:
-    """The scores by query id, and those of documents that are not candidates."""
-    stored = unpacked(bytes(evaluation.scores))
-    return _split(stored, {query.id: len(query.document_ids) for query in queries})
+) -> tuple[dict[str, FloatArray], RunRanks | None]:
+    """Return `stored_scores`, and the ranks of `other_documents` if the scores are the ranks of a run file."""
+    sizes = {query.id: len(query.document_ids) for query in queries}
+    scores, rest = _split(unpacked(bytes(evaluation.scores)), sizes)
+    if not evaluation.metrics.get("are_ranks", False):
+        return scores, None
+    # Evaluations of earlier versions end with the candidates.
+    others = {query.id: len(query.other_documents) for query in queries if query.other_documents and len(rest)}
+    return scores, RunRanks(named={}, others=_split(rest, others)[0])
 
 
 def _measured_again(evaluation: Evaluation, queries: Sequence[EvaluationQuery], measures: Sequence[str]) -> Measured:
     reference = cast(Reference, evaluation.reference)
-    scores, rest = _stored_scores(evaluation, queries)
-    run = None
-    if evaluation.metrics.get("are_ranks", False):
-        # Evaluations of earlier versions end with the candidates.
-        sizes = {query.id: len(query.other_documents) for query in queries if query.other_documents and len(rest)}
-        run = RunRanks(named={}, others=_split(rest, sizes)[0])
+    scores, run = stored_run(evaluation, queries)
     answered = set(evaluation.metrics["values"]["query_ids"])
     kept = [query for query in queries if query.id in answered]
     return measure(

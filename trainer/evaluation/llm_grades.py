@@ -13,14 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet
 
 from labeling.access.annotators import names_told_apart
 from labeling.models import Annotator, ModelGrade, Project, RaterGrade
+from labeling.records import FloatArray
 from scoring.columns import copy_columns
 from scoring.models import Snapshot
-from trainer.evaluation.leaderboard import snapshot_queries, stored_scores
-from trainer.evaluation.metrics import EvaluationQuery, Measured, NothingToMeasure, RunRanks, measurable, measure
+from trainer.evaluation.leaderboard import snapshot_queries, stored_run
+from trainer.evaluation.metrics import EvaluationQuery, Measured, NothingToMeasure, measurable, measure
 from trainer.models import Evaluation, Reranker
 
 SCALE = 3.0  # the grades 0 to 3 of UMBRELA, so that a document is relevant from grade 1 as with human grades
@@ -31,16 +33,24 @@ _GIVEN = """
 """
 # Imported grades up to 3 are on that scale, as most are; larger ones are divided by the model's highest.
 _IMPORTED = f"""
-    SELECT candidate.id, sum(given.grade / GREATEST(highest.grade, {SCALE})::float8), count(*)
     FROM labeling_ratergrade given
     JOIN (SELECT annotator_id, max(grade) AS grade FROM labeling_ratergrade WHERE annotator_id = ANY(%s) GROUP BY 1) highest
         USING (annotator_id)
+    CROSS JOIN LATERAL (SELECT given.grade / GREATEST(highest.grade, {SCALE})::float8 AS value) scaled
+"""
+_OF_CANDIDATES = f"""
+    SELECT candidate.id, sum(scaled.value), count(*) {_IMPORTED}
     JOIN labeling_annotator annotator ON annotator.id = given.annotator_id
     JOIN labeling_query query ON query.project_id = annotator.project_id AND query.external_id = given.query_external_id
     JOIN labeling_document document
         ON document.project_id = annotator.project_id AND document.external_id = given.document_external_id
     JOIN labeling_candidate candidate ON candidate.query_id = query.id AND candidate.document_id = document.id
     WHERE candidate.id = ANY(%s) GROUP BY candidate.id
+"""
+_OF_OTHERS = f"""
+    SELECT given.query_external_id, given.document_external_id, avg(scaled.value) {_IMPORTED}
+    WHERE (given.query_external_id, given.document_external_id) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
+    GROUP BY 1, 2
 """
 
 
@@ -83,12 +93,13 @@ def values_by_llm_grades(
 ) -> LlmGraded:
     """Measure everything evaluated on a split against the grades of the judge `model`, or against the models' mean.
 
-    The mean of a document is over the models that graded it; an ungraded document counts as grade 0. Raises NoLlmGrades.
+    The mean of a document is over the models that graded it; an ungraded document counts as grade 0. Documents
+    that are not candidates count as far as people graded them too, since evaluations keep the ranks of these. Raises NoLlmGrades.
     """
     models = chosen_models(project, model)
     try:
         queries = snapshot_queries(snapshot, split)
-        kept = measurable(_with_llm_grades(queries, list(models)), "grades")
+        kept = measurable(_with_llm_grades(project, queries, list(models)), "grades")
     except NothingToMeasure:
         raise NoLlmGrades(
             f"no query of split {split!r} has a positive LLM grade; start a run with the judge 'grade' on its queries"
@@ -101,24 +112,40 @@ def values_by_llm_grades(
     return LlmGraded(values, graded, tuple(models.values()))
 
 
-def _with_llm_grades(queries: Sequence[EvaluationQuery], models: Sequence[int]) -> list[EvaluationQuery]:
-    """The queries with the models' mean grade of each candidate instead of people's, NaN where there is none."""
+def _with_llm_grades(
+    project: Project, queries: Sequence[EvaluationQuery], models: Sequence[int]
+) -> list[EvaluationQuery]:
+    """The queries with the models' mean grade of each document instead of people's, NaN where there is none."""
     ids = np.concatenate([query.candidate_ids for query in queries])
     asked = [list(models), np.unique(ids).tolist()]
     columns = [("candidate", "i8"), ("sum", "f8"), ("models", "i8")]
-    rows = np.concatenate([copy_columns(each, asked, columns) for each in (_GIVEN, _IMPORTED)])
+    rows = np.concatenate([copy_columns(each, asked, columns) for each in (_GIVEN, _OF_CANDIDATES)])
     candidates, place = np.unique(rows["candidate"], return_inverse=True)
     sums, counts = (np.bincount(place, rows[name].astype(np.float64)) for name in ("sum", "models"))
     known = dict(zip(candidates.tolist(), (sums / counts).tolist(), strict=True))
+    others = _of_others([query for query in queries if query.project == project.slug], models)
     return [
         replace(
             query,
             grades=SCALE * np.array([known.get(each, math.nan) for each in query.candidate_ids.tolist()]),
-            other_grades=np.zeros(0),
-            other_documents=(),
+            other_grades=SCALE * others.get(query.id, np.full(len(query.other_documents), math.nan)),
         )
         for query in queries
     ]
+
+
+def _of_others(queries: Sequence[EvaluationQuery], models: Sequence[int]) -> dict[str, FloatArray]:
+    """The models' mean imported grade of each of `other_documents` by query id, NaN where there is none."""
+    pairs = [(query.imported_id, document) for query in queries for document in query.other_documents]
+    if not pairs:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(_OF_OTHERS, [list(models), *map(list, zip(*pairs, strict=True))])
+        known = {(query, document): value for query, document, value in cursor.fetchall()}
+    return {
+        query.id: np.array([known.get((query.imported_id, each), math.nan) for each in query.other_documents])
+        for query in queries
+    }
 
 
 def _evaluations(project: Project, snapshot: Snapshot, split: str) -> dict[Reranker, tuple[Evaluation, frozenset[str]]]:
@@ -140,7 +167,6 @@ def _measured(
     measures: Sequence[str],
 ) -> Measured:
     """The values of one reranker on the `graded` queries that it answered; `queries`: all of the split."""
-    scores = stored_scores(evaluation, queries)
+    scores, run = stored_run(evaluation, queries)
     own = [query for query in graded if query.id in answered or np.isfinite(scores[query.id]).any()]
-    run = RunRanks(named={}, others={}) if evaluation.metrics.get("are_ranks", False) else None
     return measure(own, [scores[query.id] for query in own], "grades", measures, run=run, highest=SCALE)

@@ -12,13 +12,13 @@ from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from labeling.models import Annotator, Candidate, ModelGrade, Project, RaterGrade, config_hash
+from labeling.models import Annotator, Candidate, ModelGrade, Project, RaterGrade, UnmatchedGrade, config_hash
 from scoring.models import Score, Snapshot
 from tests.factories.frozen import make_frozen, make_scored
 from tests.factories.rows import make_judges
 from trainer.evaluation.entries import BASE, enter_baselines, enter_run_file
 from trainer.evaluation.leaderboard import evaluation_queries, snapshot_queries
-from trainer.evaluation.llm_grades import grading_models
+from trainer.evaluation.llm_grades import grading_models, values_by_llm_grades
 from trainer.evaluation.system_orders import PAIRS, NoSystemOrders, SystemOrders, all_system_orders, system_orders
 from trainer.models import Reranker
 from workers.jobs.evaluation import evaluate, order_evaluation
@@ -171,6 +171,27 @@ def test_a_run_is_measured_by_its_ranks_on_the_queries_that_it_names(project: Pr
     assert found.agreement.pearson.estimate == pytest.approx(1.0)
     assert found.systems == ("all", "none of the candidates", "the first")
     assert found.left_out == ("one query less",)
+
+
+def test_imported_llm_grades_count_for_documents_of_runs_that_are_not_candidates(project: Project) -> None:
+    """Otherwise a run that retrieves more than the candidates would seem worse to models than to people."""
+    for number in range(18):
+        UnmatchedGrade.objects.create(
+            project=project, query_external_id=f"q{number}", document_external_id="elsewhere", grade=2
+        )
+    snapshot = make_frozen(project)
+    queries = snapshot_queries(snapshot, "test")
+    model = Annotator.objects.create(project=project, name="gpt", plugin="imported", config_hash=config_hash(n=1))
+    lines = [f"{query.id} Q0 elsewhere 1 9 t\n" for query in queries]
+    run = enter_run_file(project, "run", io.BytesIO("".join(lines).encode()))
+    evaluate(order_evaluation(project, snapshot, rerankers=[run]).pk)
+    for name, grade in (("elsewhere", 3), (queries[0].document_ids[0], 1)):
+        RaterGrade.objects.create(
+            annotator=model, query_external_id=queries[0].imported_id, document_external_id=name, grade=grade
+        )
+    measured = values_by_llm_grades(project, snapshot, "test", ["ndcg@10"]).values[run]
+    assert measured.query_ids == (queries[0].id,)
+    assert measured.values["ndcg@10"].tolist() == pytest.approx([3.0 / (3.0 + 1.0 / np.log2(3.0))])
 
 
 def test_a_reranker_with_more_queries_than_all_others_does_not_exclude_them(project: Project) -> None:
