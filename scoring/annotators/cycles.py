@@ -7,7 +7,8 @@ presentation that is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +60,25 @@ def panel_cycles(project: Project, *, most: int = MOST_LISTED, seed: int = 0) ->
         return PanelCycles(0, 0, None, (), str(error))
     panel = _panel(_answers(sampled_query_ids(project.pk, seed=seed), judges))
     counts = _counts(panel)
-    found = sorted(_cycles(panel), key=lambda each: (-each.margin, each.query_id, each.candidate_ids))
+    found = _clearest_first(_cycles(panel))
     return PanelCycles(
         cycles=int(counts[:, 0].sum()),
         triples=int(counts[:, 1].sum()),
         share=ratio(counts[:, 0], counts[:, 1], np.random.default_rng(0)) if counts[:, 1].sum() else None,
         listed=tuple(found[:most]),
     )
+
+
+def _clearest_first(cycles: Iterable[Cycle]) -> list[Cycle]:
+    """The circles by margin; of equal ones each query has its first before any has its second."""
+    found = sorted(cycles, key=lambda each: (-each.margin, each.query_id, each.candidate_ids))
+    places: Counter[tuple[float, int]] = Counter()
+    turns = []
+    for each in found:
+        turns.append(places[each.margin, each.query_id])
+        places[each.margin, each.query_id] += 1
+    order = sorted(range(len(found)), key=lambda at: (-found[at].margin, turns[at]))
+    return [found[at] for at in order]
 
 
 def contradicting_pairs(project_id: int, query_ids: Sequence[int]) -> dict[int, IntArray]:

@@ -75,6 +75,21 @@ def test_a_circle_of_the_panel_is_listed_with_its_share() -> None:
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("stub_plugins")
+def test_equally_clear_circles_of_one_query_do_not_hide_those_of_another() -> None:
+    """As with signs alone, where every circle has the largest margin."""
+    project = make_project()
+    (judge,) = make_judges(project, 1)
+    queries = [make_query_with_documents(project, 5) for _ in range(2)]
+    for query in queries:
+        for a, b in itertools.combinations(range(5), 2):
+            judge_pair(make_pair(query, a, b), judge, float((b - a) % 5 < 3))  # five circles
+    rate_stale(project.pk)
+    found = panel_cycles(project)
+    assert found.cycles == len(found.listed) == 10
+    assert [each.query_id for each in found.listed] == [query.pk for query in queries] * 5
+
+
+@pytest.mark.usefixtures("stub_plugins")
 def test_a_run_re_asks_the_pairs_of_circles_in_the_missing_order_and_no_others() -> None:
     query = judged_circle()
     judges = list(query.project.annotators.filter(is_person=False).order_by("id"))
