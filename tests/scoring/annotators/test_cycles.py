@@ -73,7 +73,7 @@ def test_a_circle_of_the_panel_is_listed_with_its_share() -> None:
     assert contradicting_pairs(query.project_id, [query.pk])[query.pk].tolist() == expected
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 @pytest.mark.usefixtures("stub_plugins")
 def test_equally_clear_circles_of_one_query_do_not_hide_those_of_another() -> None:
     """As with signs alone, where every circle has the largest margin."""
@@ -89,6 +89,7 @@ def test_equally_clear_circles_of_one_query_do_not_hide_those_of_another() -> No
     assert [each.query_id for each in found.listed] == [query.pk for query in queries] * 5
 
 
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("stub_plugins")
 def test_a_run_re_asks_the_pairs_of_circles_in_the_missing_order_and_no_others() -> None:
     query = judged_circle()
