@@ -73,7 +73,7 @@ def test_a_circle_of_the_panel_is_listed_with_its_share() -> None:
     assert contradicting_pairs(query.project_id, [query.pk])[query.pk].tolist() == expected
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("stub_plugins")
 def test_equally_clear_circles_of_one_query_do_not_hide_those_of_another() -> None:
     """As with signs alone, where every circle has the largest margin."""
