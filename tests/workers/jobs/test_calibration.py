@@ -329,7 +329,7 @@ def test_the_report_names_islands_the_prior_and_what_relevance_rests_on(judged: 
     text = calibration_report(project_calibration(judged.project))
     assert "3 queries without a cross-query pair: query-5, query-6, query-7" in text
     assert "by cross-validation" in text
-    assert f"on {5 * SIZE} answers (grades) of 5 queries" in text
+    assert f"on {5 * SIZE} human grades, 5 queries" in text
     assert "observed" in text
 
 

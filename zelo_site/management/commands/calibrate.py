@@ -58,6 +58,9 @@ class Command(BaseCommand):
             raise CommandError(problem_of(error)) from error
 
 
+_SOURCES = {"grades": "human grades", "people": "answers of people", "model grades": "LLM grades"}
+
+
 def settle(project: Project, tick: Callable[[], None]) -> None:
     """Refit and calibrate until nothing is stale; workers may do this work first."""
     while whats_due(project.pk):
@@ -82,12 +85,13 @@ def calibration_report(found: ProjectCalibration) -> str:
         lines.append(f"prior precision {found.prior_precision:.3g}, by cross-validation")
     if not found.calibrated:
         return "\n".join([*lines, f"relevance is uncalibrated: {found.reason}"])
+    counted = _SOURCES.get(found.source, found.source)
     lines.append(
-        f"relevance by {found.method} on {found.answers:,} answers ({found.source}) of {found.queries:,} queries; "
+        f"relevance by {found.method} on {found.answers:,} {counted}, {found.queries:,} queries; "
         f"on held-out queries ECE {found.ece:.3f}, Brier {found.brier:.3f}"
     )
     rows = [
         [f"{each.low:.1f}-{each.high:.1f}", f"{each.predicted:.3f}", f"{each.observed:.3f}", f"{each.count:,}"]
         for each in found.bins
     ]
-    return "\n".join([*lines, table(["relevance", "predicted", "observed", "answers"], rows)])
+    return "\n".join([*lines, table(["relevance", "predicted", "observed", counted], rows)])
